@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* util: the parts of util.h that are not inline. No state. */
+#include "config.h"
+#include "util.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+
+static const char units[] = "KMGTPE";
+
+bool vc_is_zero(const void *p, size_t len)
+{
+	static const uint8_t zeros[64];
+	const uint8_t *bytes = p;
+
+	if (len <= sizeof(zeros))
+		return len == 0 || memcmp(bytes, zeros, len) == 0;
+	/* The head is zero and every byte equals the one 64 before it. */
+	return memcmp(bytes, zeros, sizeof(zeros)) == 0 &&
+	       memcmp(bytes, bytes + sizeof(zeros), len - sizeof(zeros)) == 0;
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t vc_now_ns(void)
+{
+	return clock_ns(CLOCK_REALTIME_COARSE);
+}
+
+uint64_t vc_mono_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+const char *vc_human_bytes(uint64_t bytes, char *buf, size_t len)
+{
+	size_t unit = 0;
+
+	if (bytes < 1024) {
+		snprintf(buf, len, "%u B", (unsigned)bytes);
+		return buf;
+	}
+	/* The next unit from 1023.95 on, so that "1024.0 KiB" is never printed. */
+	while (unit + 1 < sizeof(units) - 1 && (double)(bytes >> (10 * unit)) / 1024 >= 1023.95)
+		unit++;
+	snprintf(buf, len, "%.1f %ciB", (double)(bytes >> (10 * unit)) / 1024, units[unit]);
+	return buf;
+}
+
+static int unit_shift(char c)
+{
+	switch (c) {
+	case 'k': case 'K': return 10;
+	case 'm': case 'M': return 20;
+	case 'g': case 'G': return 30;
+	case 't': case 'T': return 40;
+	default: return -1;
+	}
+}
+
+int vc_parse_bytes(const char *text, uint64_t *ret_bytes)
+{
+	const char *p = text;
+	uint64_t n = 0;
+	bool overflow = false;
+	int shift = 0;
+
+	for (; *p >= '0' && *p <= '9'; p++)
+		overflow = overflow || __builtin_mul_overflow(n, 10, &n) ||
+			   __builtin_add_overflow(n, (uint64_t)(*p - '0'), &n);
+	if (p == text)
+		return -EINVAL;
+	if (*p)
+		shift = unit_shift(*p++);
+	if (shift < 0 || *p)
+		return -EINVAL;
+	if (overflow || n > UINT64_MAX >> shift)
+		return -ERANGE;
+	*ret_bytes = n << shift;
+	return 0;
+}
+
+int vc_random_bytes(void *buf, size_t len)
+{
+	uint8_t *p = buf;
+
+	while (len > 0) {
+		ssize_t n = getrandom(p, len, 0);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			p += n;
+			len -= (size_t)n;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * io_sim: a file system in memory behind the io table, for tests of crashes and failures.
+ *
+ * It behaves as a POSIX file system and writes down every operation that changes something, with its data. From
+ * that history vc_sim_crash builds the file system as it may be found after a power cut at any point:
+ *
+ *   - Bytes and file sizes reach the disk for certain only by a datasync of that file which returned 0. Until then each
+ *     512-byte sector holds what it held before the write or what the write made of it, in any
+ *     combination, as the policy chooses. Changes of size happen in their order (a file's size is that after
+ *     some prefix of them) but independently of the data.
+ *   - After a datasync that failed, the writes before it are in doubt for ever: the kernel may have dropped their
+ *     pages, so a later datasync which succeeds says nothing about them.
+ *   - A name made, renamed or removed is certain only after a sync_dir of its directory (a rename between two: of both)
+ *     that returned 0; until then it has happened or not. What lies in a lost directory is lost with it.
+ *   - Everything before the crash point that is certain is there. KEEP_ALL is the state after SIGKILL.
+ *
+ * LMDB cannot use it. Therefore a directory called "meta" exists twice: in memory, and as a real one in a private
+ * temporary directory, which vc_io_real_path() gives. Files below it are the real ones. The engine makes POOL/meta by
+ * vc_io_mkdir, opens LMDB at the real path, and calls vc_io_meta_committed(POOL/meta) after each commit; the sim then
+ * takes a copy of data.mdb (any file can be named instead of the directory). A crash state gets, in a new temporary
+ * directory, the last copy taken before the crash point; the name data.mdb needs a sync_dir of
+ * POOL/meta after the first commit, as any new file.
+ *
+ * Paths: "/" and "." exist, everything else has to be made. Directories cannot be renamed or removed, links do
+ * not exist. All functions are thread-safe; running out of memory aborts. Same calls and same seeds, same results.
+ */
+#ifndef VC_IO_SIM_H
+#define VC_IO_SIM_H
+
+#include "io.h"
+
+struct vc_sim;
+
+/** A new, empty file system; cannot fail (aborts). */
+struct vc_sim *vc_sim_new(void);
+/** Free it and its temporary directory. All files must be closed and LMDB too. NULL is ignored. */
+void vc_sim_free(struct vc_sim *sim);
+struct vc_io *vc_sim_io(struct vc_sim *sim);
+
+/* ---- history and crashes ---- */
+
+/** Events so far. Crash point n means: the first n events have happened. */
+size_t vc_sim_events(struct vc_sim *sim);
+/** One line about event i, such as "write /pool/log/0.log 4096+512". Returns buf. */
+const char *vc_sim_describe(struct vc_sim *sim, size_t i, char *buf, size_t len);
+/** Print events from .. to - 1 to standard error. */
+void vc_sim_dump(struct vc_sim *sim, size_t from, size_t to);
+/** Operations that are uncertain at crash point `at`. */
+size_t vc_sim_uncertain(struct vc_sim *sim, size_t at);
+
+enum vc_sim_keep {
+	VC_SIM_KEEP_ALL,    /* everything issued */
+	VC_SIM_KEEP_NONE,   /* only what is certain */
+	VC_SIM_KEEP_RANDOM, /* each uncertain operation, its size change apart: kept, lost or (writes) torn */
+	VC_SIM_KEEP_DATA,   /* data and sizes of files, no names */
+	VC_SIM_KEEP_NAMES,  /* names, no data and sizes */
+	VC_SIM_DROP_ONE,    /* all but uncertain operation `which` */
+	VC_SIM_KEEP_ONE,    /* none but uncertain operation `which` */
+	VC_SIM_TEAR_ONE,    /* all, but of write `which` only some of its sectors; other kinds of operation: lost */
+};
+
+struct vc_sim_policy {
+	enum vc_sim_keep keep;
+	size_t which;  /* 0 .. vc_sim_uncertain() - 1 */
+	uint64_t seed; /* of RANDOM and TEAR_ONE */
+};
+
+/** The file system after a crash at `at`, as a new sim with an empty history in which all this is certain. */
+struct vc_sim *vc_sim_crash(struct vc_sim *sim, size_t at, const struct vc_sim_policy *policy);
+
+/* ---- faults ---- */
+
+enum vc_sim_op {
+	VC_SIM_OPEN = 1 << 0, VC_SIM_READ = 1 << 1, VC_SIM_WRITE = 1 << 2, VC_SIM_SYNC = 1 << 3, VC_SIM_TRUNCATE = 1 << 4,
+	VC_SIM_ALLOCATE = 1 << 5, VC_SIM_UNLINK = 1 << 6, VC_SIM_RENAME = 1 << 7, VC_SIM_MKDIR = 1 << 8,
+	VC_SIM_SYNC_DIR = 1 << 9, VC_SIM_LIST = 1 << 10, VC_SIM_SIZE = 1 << 11, VC_SIM_WRITEBACK = 1 << 12,
+	VC_SIM_OPS = 13,
+	VC_SIM_ANY = (1 << 13) - 1,
+};
+
+struct vc_sim_fault {
+	unsigned ops;      /* enum vc_sim_op, several or-ed */
+	const char *path;  /* only calls on paths that contain this, NULL: all */
+	unsigned nth;      /* 1: the next such call */
+	int error;         /* a positive errno; the call returns -error and has done nothing */
+	bool sticky;       /* every later such call fails as well */
+	bool partial;      /* a write that fails has written its first half, in whole sectors */
+};
+
+/** Arrange a fault; a fault arranged before is forgotten. NULL: none. The path is copied. */
+void vc_sim_fail(struct vc_sim *sim, const struct vc_sim_fault *fault);
+/** How often a fault was delivered since vc_sim_fail. */
+unsigned vc_sim_faults(struct vc_sim *sim);
+/** Calls of one kind since the start, failed ones included. Files of "meta" are not counted. */
+uint64_t vc_sim_calls(struct vc_sim *sim, enum vc_sim_op op);
+/** The file system has this many bytes (sizes and reservations of files count); beyond: -ENOSPC. Default 1 TiB. */
+void vc_sim_set_capacity(struct vc_sim *sim, uint64_t bytes);
+
+/** Flip the bits `mask` of one byte as a broken disk would; not an event. Returns 0, -ENOENT or -ERANGE. */
+int vc_sim_corrupt(struct vc_sim *sim, const char *path, uint64_t offset, uint8_t mask) VC_MUST_CHECK;
+
+#endif
