@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * chunk_impl: what chunk.c (life, appending), chunk_segment.c (segments and their files), chunk_sync.c and
+ * chunk_read.c (reading and verifying) share. Nobody else includes it, but the store's unit test.
+ *
+ *   store -> segs[]    every segment, ascending; open and sealed
+ *         -> streams[] -> seg (one user), position, pending buffer
+ *         -> unsynced[stream] <-> seg <-> ...    written since their last sync, or being synced
+ *         -> idle <-> seg <-> ...                file open, nobody uses it: oldest closed first
+ *
+ * Locks
+ *   stream->lock (VC_LOCK_CHUNK_IO), one a stream: position, segment and buffer of the stream. Held over writes.
+ *   store->lock (VC_LOCK_CHUNK): the table, every field of a segment that is not fixed, lists, counters. Never held over
+ *   I/O. A segment's file may be used without a lock by whoever counts in `users`.
+ */
+#ifndef VC_CHUNK_IMPL_H
+#define VC_CHUNK_IMPL_H
+
+#include <stdatomic.h>
+
+#include "chunk.h"
+#include "list.h"
+#include "lock.h"
+
+/* One write of a gathering stream: large enough for a disk, small enough to hold per stream. */
+#define VC_CHUNK_GATHER (1u << 20)
+#define VC_CHUNK_SIZE_MAX (sizeof(struct vc_disk_chunk) + VC_CHUNK_BLOCKS_MAX * VC_BLOCK_SIZE)
+/* Half of the usual limit of 1,024 descriptors of a process. */
+#define VC_CHUNK_OPEN_MAX 512u
+#define VC_CHUNK_DIR_MAX 4000u
+#define VC_CHUNK_PATH_MAX (VC_CHUNK_DIR_MAX + 32)
+
+/*
+ * Something that is synced for many at once. A sync that has begun covers what was dirty by then; whoever needs it
+ * waits until `done` reaches the number of that sync.
+ */
+struct chunk_barrier {
+	bool dirty;           /* changed since the last sync began */
+	uint64_t begun, done; /* syncs; they differ while one runs */
+};
+
+struct chunk_segment {
+	uint64_t segno;               /* fixed */
+	enum vc_chunk_stream stream;  /* fixed; of those found at open without meaning */
+	struct vc_file *file;         /* set once by the first user, taken away when users is 0 */
+	uint64_t used, max_lsn;
+	uint32_t users;               /* readers, syncs and the stream: the file stays open */
+	uint32_t pins;                /* direct chunks whose log record has no LSN yet */
+	bool listed;                  /* in the table; when not, the last user frees it */
+	bool sealed;
+	bool measured;                /* `used` is known */
+	bool removing;                /* its file is being unlinked */
+	struct chunk_barrier barrier; /* of the file's data */
+	struct vc_list idle;          /* store->idle */
+	struct vc_list unsynced;      /* store->unsynced[stream] */
+};
+
+/* Needs store->lock. */
+static inline bool vc_chunk_segment_is_clean(const struct chunk_segment *seg)
+{
+	return !seg->barrier.dirty && seg->barrier.begun == seg->barrier.done;
+}
+
+struct chunk_stream {
+	struct vc_mutex lock;
+	struct chunk_segment *seg; /* NULL: the next append opens one */
+	uint32_t pos;              /* next address in seg to be handed out */
+	uint8_t *pending;          /* gathering streams: the bytes from pos - npending to pos */
+	uint32_t npending;
+};
+
+struct vc_chunk_store {
+	struct vc_io *io;
+	char *dir;
+	uint8_t uuid[16];
+	uint32_t segment_size, chunk_blocks;
+	bool read_only;
+	_Atomic bool failed; /* a write or a sync failed: nothing is written any more (D4) */
+	struct vc_cache *cache;
+	struct chunk_stream streams[VC_STREAM_COUNT];
+
+	struct vc_mutex lock;
+	struct vc_cond synced;         /* some barrier has moved */
+	struct chunk_segment **segs;   /* lock; ascending */
+	size_t nsegs, segs_room;       /* lock */
+	uint64_t next_segno;           /* lock */
+	struct vc_list idle;           /* lock; least recently used first */
+	uint32_t open_files, open_max; /* lock */
+	struct vc_list unsynced[VC_STREAM_COUNT]; /* lock */
+	struct chunk_barrier dir_barrier;         /* lock; entries of new files */
+	uint64_t bytes, appended_blocks, stored_bytes; /* lock */
+};
+
+/* ---- chunk.c ---- */
+
+/* Is this the full disk, which passes, and not a failure of the device? */
+static inline bool vc_chunk_no_space(int r) { return r == -ENOSPC || r == -EDQUOT; }
+/* A write or sync failed with r: stop the store unless the disk is only full. Returns r, or -ENOSPC. */
+int vc_chunk_write_failed(struct vc_chunk_store *store, int r) VC_MUST_CHECK;
+void vc_chunk_stop(struct vc_chunk_store *store);
+
+/* Write what the stream has gathered. */
+int vc_chunk_stream_flush(struct vc_chunk_store *store, enum vc_chunk_stream stream) VC_MUST_CHECK;
+
+/* ---- chunk_segment.c ---- */
+
+/* Learn the segments in the directory. */
+int vc_chunk_segment_list(struct vc_chunk_store *store) VC_MUST_CHECK;
+/* Free the table; no segment has users. */
+void vc_chunk_segment_free_all(struct vc_chunk_store *store);
+/* A new segment with its header written, and one user, the caller. -ENOSPC leaves nothing behind. */
+int vc_chunk_segment_create(struct vc_chunk_store *store, enum vc_chunk_stream stream,
+			    struct chunk_segment **ret) VC_MUST_CHECK;
+/* No more chunks after `used`; gives up the caller's use. */
+void vc_chunk_segment_seal(struct vc_chunk_store *store, struct chunk_segment *seg, uint32_t used);
+/* Use the file of a segment, opened if need be. 0, -ESTALE (no such segment), -errno. */
+int vc_chunk_segment_get(struct vc_chunk_store *store, uint64_t segno, struct chunk_segment **ret) VC_MUST_CHECK;
+void vc_chunk_segment_put(struct vc_chunk_store *store, struct chunk_segment *seg);
+/* Addresses up to `used` have been handed out, to chunks of `lsn`; `pins` of them wait for their LSN. */
+void vc_chunk_segment_grow(struct vc_chunk_store *store, struct chunk_segment *seg, uint32_t used, uint64_t lsn,
+			   uint32_t pins);
+
+/* ---- chunk_sync.c ---- */
+
+/* Bytes have been written to its file: the next sync covers them. */
+void vc_chunk_segment_wrote(struct vc_chunk_store *store, struct chunk_segment *seg);
+
+/* ---- chunk_read.c ---- */
+
+/* The header's own checksum, bound to the address that the chunk lies at. */
+uint32_t vc_chunk_header_sum(const struct vc_disk_chunk *head, uint64_t segno, uint32_t offset);
+
+#endif

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * chunk_read: fetch a chunk, believe nothing, expand it.
+ *
+ * The map entry says how much to read at most, so that one read brings header and payload. What was read is believed when
+ * the header's checksum fits its content *and its address*, the UUID is the pool's, every field is possible, the
+ * length is the one the map entry was made from, and the payload fits its checksum (C2). The padding is not looked at.
+ *
+ * Chunks are expanded whole into the cache under the entry of their first block. A chunk of a segment that has been
+ * removed may be answered from there: addresses are never used twice, so it is still the right content.
+ */
+#include "config.h"
+#include "chunk_impl.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "checksum.h"
+#include "codec.h"
+#include "msg.h"
+
+/* What one read brought in. */
+struct chunk_raw {
+	struct vc_disk_chunk head;
+	uint8_t *payload;
+	size_t room; /* bytes payload has place for */
+	size_t got;  /* bytes that were there, header included */
+};
+
+uint32_t vc_chunk_header_sum(const struct vc_disk_chunk *head, uint64_t segno, uint32_t offset)
+{
+	struct vc_disk_chunk copy = *head;
+
+	copy.header_sum = vc_le32_of(0);
+	return (uint32_t)vc_sum64(&copy, sizeof(copy), segno << 32 | offset);
+}
+
+/* ---- verification: each says what is wrong, or NULL ---- */
+
+static const char *read_entry_wrong(uint64_t entry)
+{
+	if (entry >> (VC_ENTRY_BITS - 1) != 0 || vc_entry_segno(entry) == 0 ||
+	    vc_entry_offset(entry) < VC_CHUNK_SEGMENT_HEADER)
+		return "the map names an impossible address";
+	return NULL;
+}
+
+static bool read_lengths_ok(const struct vc_disk_chunk *head)
+{
+	uint32_t stored = vc_le32_get(head->stored_len), len = head->nblocks * VC_BLOCK_SIZE;
+
+	if (head->nblocks < 1 || head->nblocks > VC_CHUNK_BLOCKS_MAX)
+		return false;
+	if (head->codec == VC_CODEC_RAW)
+		return stored == len;
+	return stored > 0 && stored < len;
+}
+
+static const char *read_head_wrong(const struct vc_chunk_store *store, uint64_t entry, const struct chunk_raw *raw)
+{
+	const struct vc_disk_chunk *head = &raw->head;
+	uint64_t segno = vc_entry_segno(entry);
+	uint32_t offset = vc_entry_offset(entry);
+
+	if (raw->got < sizeof(*head))
+		return "the file ends before it";
+	if (vc_le32_get(head->magic) != VC_MAGIC_CHUNK)
+		return "no chunk begins here";
+	if (vc_le32_get(head->header_sum) != vc_chunk_header_sum(head, segno, offset))
+		return "the header's checksum does not match";
+	if (memcmp(head->uuid, store->uuid, sizeof(head->uuid)) != 0)
+		return "it belongs to another pool";
+	if (head->codec >= VC_CODEC_END || vc_le16_get(head->reserved) != 0 || !read_lengths_ok(head))
+		return "its header is impossible";
+	if (vc_entry_make(segno, offset, vc_le32_get(head->stored_len), 0) != vc_entry_chunk(entry))
+		return "its length is not what the map says";
+	return NULL;
+}
+
+static const char *read_payload_wrong(const struct chunk_raw *raw)
+{
+	uint32_t stored = vc_le32_get(raw->head.stored_len);
+
+	if (raw->got < sizeof(raw->head) + stored)
+		return "the file ends inside it";
+	if (vc_sum64(raw->payload, stored, 0) != vc_le64_get(raw->head.payload_sum))
+		return "its content's checksum does not match";
+	return NULL;
+}
+
+static int read_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why)
+{
+	vc_err("%s/%08" PRIx64 ".seg: chunk at offset %" PRIu32 " is corrupt: %s", store->dir, vc_entry_segno(entry),
+	       vc_entry_offset(entry), why);
+	return -EBADMSG;
+}
+
+/* ---- fetching ---- */
+
+static int read_fetch(struct vc_chunk_store *store, uint64_t entry, struct chunk_raw *raw)
+{
+	struct iovec iov[2] = { { &raw->head, sizeof(raw->head) }, { raw->payload, raw->room } };
+	struct chunk_segment *seg;
+	ssize_t n;
+	int r = vc_chunk_segment_get(store, vc_entry_segno(entry), &seg);
+
+	if (r < 0)
+		return r;
+	n = vc_io_preadv(seg->file, iov, raw->room ? 2 : 1, vc_entry_offset(entry));
+	vc_chunk_segment_put(store, seg);
+	if (n < 0)
+		return (int)n;
+	raw->got = (size_t)n;
+	return 0;
+}
+
+/* Read and verify a whole chunk. When it is corrupt: -EBADMSG and *ret_why. The caller frees raw->payload. */
+static int read_verified(struct vc_chunk_store *store, uint64_t entry, struct chunk_raw *raw, const char **ret_why)
+{
+	int r;
+
+	*ret_why = read_entry_wrong(entry);
+	if (*ret_why)
+		return -EBADMSG;
+	raw->room = vc_entry_read_len(entry) - sizeof(raw->head);
+	raw->payload = malloc(raw->room);
+	if (!raw->payload)
+		return -ENOMEM;
+	r = read_fetch(store, entry, raw);
+	if (r < 0)
+		return r;
+	*ret_why = read_head_wrong(store, entry, raw);
+	if (!*ret_why)
+		*ret_why = read_payload_wrong(raw);
+	return *ret_why ? -EBADMSG : 0;
+}
+
+/* A raw payload is handed on as it is: room for a hint of whole KiB is room for whole blocks. */
+static int read_expand(struct chunk_raw *raw, void **ret_buf, size_t *ret_len)
+{
+	size_t len = raw->head.nblocks * (size_t)VC_BLOCK_SIZE;
+	void *buf;
+	int r;
+
+	if (raw->head.codec == VC_CODEC_RAW) {
+		*ret_buf = raw->payload;
+		*ret_len = len;
+		raw->payload = NULL;
+		return 0;
+	}
+	buf = malloc(len);
+	if (!buf)
+		return -ENOMEM;
+	r = vc_codec_expand(raw->head.codec, raw->payload, vc_le32_get(raw->head.stored_len), buf, len);
+	if (r < 0) {
+		free(buf);
+		return r;
+	}
+	*ret_buf = buf;
+	*ret_len = len;
+	return 0;
+}
+
+/* vc_cache_load_fn */
+static int read_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
+{
+	struct vc_chunk_store *store = ctx;
+	struct chunk_raw raw = { .payload = NULL };
+	const char *why = NULL;
+	int r = read_verified(store, key, &raw, &why);
+
+	if (r == 0) {
+		r = read_expand(&raw, ret_buf, ret_len);
+		if (r == -EBADMSG || r == -ENOTSUP)
+			why = "it does not expand to its length";
+	}
+	if (why)
+		r = read_corrupt(store, key, why);
+	free(raw.payload);
+	return r;
+}
+
+int vc_chunk_read(struct vc_chunk_store *store, uint64_t entry, uint32_t nblocks, void *buf)
+{
+	size_t at = vc_entry_block(entry) * (size_t)VC_BLOCK_SIZE, len = nblocks * (size_t)VC_BLOCK_SIZE;
+	struct vc_cache_ref ref;
+	int r = 0;
+
+	if (nblocks < 1 || nblocks > VC_CHUNK_BLOCKS_MAX || read_entry_wrong(entry))
+		return read_corrupt(store, entry, "the map names an impossible address");
+	r = vc_cache_get(store->cache, vc_entry_chunk(entry), read_load, store, &ref);
+	if (r < 0)
+		return r;
+	if (at + len > ref.len)
+		r = read_corrupt(store, entry, "it is shorter than the map says");
+	else
+		memcpy(buf, (const uint8_t *)ref.data + at, len);
+	vc_cache_put(store->cache, &ref);
+	return r;
+}
+
+int vc_chunk_vouch(struct vc_chunk_store *store, const struct vc_disk_direct *item)
+{
+	struct chunk_raw raw = { .payload = NULL };
+	uint64_t entry = vc_le64_get(item->entry);
+	const char *why;
+	int r;
+
+	if (entry == VC_ENTRY_HOLE)
+		return 0;
+	if (vc_entry_block(entry) != 0)
+		return -EBADMSG;
+	r = read_verified(store, entry, &raw, &why);
+	if (r == 0 && (vc_le64_get(raw.head.payload_sum) != vc_le64_get(item->payload_sum) ||
+		       raw.head.nblocks != vc_le32_get(item->nblocks)))
+		r = -EBADMSG;
+	free(raw.payload);
+	return r == -ESTALE ? -EBADMSG : r;
+}
+
+int vc_chunk_stored_size(struct vc_chunk_store *store, uint64_t entry, uint32_t *ret_bytes)
+{
+	struct chunk_raw raw = { .payload = NULL };
+	const char *why = read_entry_wrong(entry);
+	int r;
+
+	if (why)
+		return read_corrupt(store, entry, why);
+	r = read_fetch(store, entry, &raw);
+	if (r < 0)
+		return r;
+	why = read_head_wrong(store, entry, &raw);
+	if (why)
+		return read_corrupt(store, entry, why);
+	*ret_bytes = VC_ROUND_UP((uint32_t)sizeof(raw.head) + vc_le32_get(raw.head.stored_len), VC_CHUNK_ALIGN);
+	return 0;
+}
