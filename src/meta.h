@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * meta: ordered key-value store with atomic commits, over LMDB. Only meta.c includes lmdb.h.
+ *
+ * Two databases, "node" (map nodes) and "cat" (catalog rows and pool state). Every value is stored with an
+ * 8-byte checksum over database, key and value, verified on every read (I8): LMDB checks nothing itself.
+ * LMDB's positive errno and negative MDB codes become -errno here and nowhere else; each failure sends one message
+ * naming the file and the key. Bad checksum: -EBADMSG. MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID: -EUCLEAN. MAP_FULL: -ENOSPC.
+ *
+ * Threads: any number of read transactions, each used by one thread at a time; one write transaction at a time
+ * (begin takes VC_LOCK_META_WRITE, held to the end of the transaction). Short read transactions only: one
+ * left open makes the file grow. Read transactions are pooled (renew/reset). Never hold a transaction over other I/O.
+ */
+#ifndef VC_META_H
+#define VC_META_H
+
+#include "format.h"
+#include "io.h"
+
+struct vc_meta;
+struct vc_meta_txn;
+
+enum vc_meta_db { VC_DB_NODE, VC_DB_CAT, VC_DB_COUNT };
+
+struct vc_meta_params {
+	struct vc_io *io;     /* told about commits (vc_io_meta_committed) */
+	const char *dir;      /* POOL/meta, exists */
+	uint64_t map_size;    /* address space; 0: 1 TiB */
+	bool read_only;
+};
+
+struct vc_meta_stats {
+	uint64_t file_bytes;  /* size of data.mdb in use (last page number + 1) * page size */
+	uint64_t free_bytes;  /* of those, on the free list, 0 if unknown */
+	uint64_t nodes, rows; /* entries in each database */
+};
+
+/** Make an empty LMDB in `dir` (which exists and is empty) and sync it and the directory. Returns 0 or -errno. */
+int vc_meta_create(const struct vc_meta_params *params) VC_MUST_CHECK;
+/**
+ * Open. Before LMDB maps it, the file is checked to be a whole number of pages, at least as long as its meta pages
+ * claim, with a meta page magic and version: otherwise -EUCLEAN and a message. Returns 0, -ENOENT, -EUCLEAN, -errno.
+ */
+int vc_meta_open(const struct vc_meta_params *params, struct vc_meta **ret) VC_MUST_CHECK;
+void vc_meta_close(struct vc_meta *meta);
+
+/** Begin a short read-only view of the last commit. Returns 0 or -errno. End with vc_meta_end. */
+int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret) VC_MUST_CHECK;
+/** Begin THE write transaction; sleeps while another is open. End with vc_meta_commit or vc_meta_end (abort). */
+int vc_meta_write_begin(struct vc_meta *meta, struct vc_meta_txn **ret) VC_MUST_CHECK;
+/** End a read transaction, or abort a write transaction. NULL is ignored. */
+void vc_meta_end(struct vc_meta_txn *txn);
+/** Commit with LMDB's own sync. The transaction is gone whatever the result. After a failure: -EROFS for every later write. */
+int vc_meta_commit(struct vc_meta_txn *txn) VC_MUST_CHECK;
+
+/** *ret_value points into LMDB, valid until the transaction ends (for a write transaction: until its next change). 0, -ENOENT, -EBADMSG, ... */
+int vc_meta_get(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len, const void **ret_value,
+		size_t *ret_len) VC_MUST_CHECK;
+/** Put or replace. Values up to 4,072 bytes; keys 1 to 264. */
+int vc_meta_put(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len, const void *value,
+		size_t len) VC_MUST_CHECK;
+/** Delete; an absent key is -ENOENT (no message). */
+int vc_meta_del(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len) VC_MUST_CHECK;
+
+/**
+ * Call fn for every pair whose key starts with `prefix`, from the first key >= `from` (NULL: the prefix), in key order,
+ * until it returns non-zero, which is returned. fn must not change the transaction. Bad values: fn is not called, -EBADMSG.
+ */
+int vc_meta_scan(struct vc_meta_txn *txn, enum vc_meta_db db, const void *prefix, size_t prefix_len, const void *from,
+		 size_t from_len, int (*fn)(void *ctx, const void *key, size_t key_len, const void *value, size_t len),
+		 void *ctx) VC_MUST_CHECK;
+
+/** Nodes by 48-bit id: conveniences over the big-endian key. */
+int vc_meta_node_get(struct vc_meta_txn *txn, uint64_t id, const void **ret_value, size_t *ret_len) VC_MUST_CHECK;
+int vc_meta_node_put(struct vc_meta_txn *txn, uint64_t id, const void *value, size_t len) VC_MUST_CHECK;
+int vc_meta_node_del(struct vc_meta_txn *txn, uint64_t id) VC_MUST_CHECK;
+
+/** Compact backup (mdb_env_copy2 with MDB_CP_COMPACT) into the new file `path`, synced and then verified: opened, every
+ * value's checksum read. Returns 0 or -errno (the file is removed). */
+int vc_meta_backup(struct vc_meta *meta, const char *path) VC_MUST_CHECK;
+
+int vc_meta_stats(struct vc_meta *meta, struct vc_meta_stats *ret) VC_MUST_CHECK;
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * meta_check: is a file safe to be mapped by LMDB? Private to the meta store.
+ *
+ * Plain reads only; nothing is mapped, locked or changed.
+ */
+#ifndef VC_META_CHECK_H
+#define VC_META_CHECK_H
+
+#include "util.h"
+
+/**
+ * Check both meta pages of the LMDB file `path` (page flag, magic, version, page size, roots) and that the file holds
+ * every page that the newest one claims and that is not on its free list. Returns 0, -ENOENT (no message), -EUCLEAN, -errno.
+ */
+int vc_meta_check_file(const char *path) VC_MUST_CHECK;
+
+#endif
