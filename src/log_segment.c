@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * log_segment: the files of the log. Files are slots `%04u.log`, made and zero-filled once, reused for ever; a segment is one use
+ * of a slot, known by the sequence number and salt in its header.
+ */
+#include "config.h"
+
+#include "log_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "checksum.h"
+#include "msg.h"
+
+#define LOG_ZERO_STEP (1u << 20)
+#define LOG_READY_SEGMENTS 3u
+
+char *log_segment_path(const struct vc_log *log, uint32_t slot)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%04u.log", log->dir, slot) < 0 ? NULL : path;
+}
+
+static int log_segment_fill(struct vc_log *log, struct vc_file *file)
+{
+	uint8_t *zeros = calloc(1, LOG_ZERO_STEP);
+	uint64_t size = log->p.segment_size;
+	int r = zeros ? 0 : -ENOMEM;
+
+	for (uint64_t at = 0; r == 0 && at < size; at += LOG_ZERO_STEP)
+		r = vc_io_pwrite(file, zeros, VC_MIN(size - at, (uint64_t)LOG_ZERO_STEP), at);
+	if (r == 0)
+		r = vc_io_datasync(file);
+	free(zeros);
+	return r;
+}
+
+/** Make (or adopt) the file of `slot` and put it on the free list. Takes the log lock for that. */
+int log_segment_make(struct vc_log *log, uint32_t slot, bool zero)
+{
+	struct log_segment *segment = &log->segments[slot];
+	char *path = log_segment_path(log, slot);
+	struct vc_file *file = NULL;
+	int r = path ? 0 : -ENOMEM;
+
+	if (r == 0)
+		r = vc_io_open(log->p.io, path, VC_IO_WRITE | VC_IO_CREATE, &file);
+	if (r == 0 && zero)
+		r = log_segment_fill(log, file);
+	if (r == 0 && zero)
+		r = vc_io_sync_dir(log->p.io, log->dir);
+	free(path);
+	if (r < 0) {
+		vc_io_close(file);
+		return r;
+	}
+	vc_mutex_lock(&log->lock);
+	segment->file = file;
+	segment->seq = 0;
+	segment->next_free = log->free_list;
+	log->free_list = segment;
+	log->nfree++;
+	log->nmade = VC_MAX(log->nmade, slot + 1);
+	vc_mutex_unlock(&log->lock);
+	return 0;
+}
+
+void log_segment_header(const struct vc_log *log, const struct log_segment *segment, uint64_t first_lsn,
+			uint64_t prev_hash, struct vc_disk_log_segment *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->magic = vc_le64_of(VC_MAGIC_LOG);
+	memcpy(ret->uuid, log->p.uuid, sizeof(ret->uuid));
+	ret->seq = vc_le64_of(segment->seq);
+	ret->epoch = vc_le64_of(log->epoch);
+	ret->salt = vc_le64_of(segment->salt);
+	ret->first_lsn = vc_le64_of(first_lsn);
+	ret->prev_hash = vc_le64_of(prev_hash);
+	ret->size = vc_le64_of(log->p.segment_size);
+	ret->created_ns = vc_le64_of(vc_now_ns());
+	ret->sum = vc_le64_of(vc_sum64(ret, offsetof(struct vc_disk_log_segment, sum), 0));
+}
+
+/** 0: a segment header of this log. -ENOENT: never used, or torn. -EUCLEAN: whole, but of another log. */
+int log_segment_check(const struct vc_log *log, const struct vc_disk_log_segment *h)
+{
+	if (vc_le64_get(h->magic) != VC_MAGIC_LOG ||
+	    vc_le64_get(h->sum) != vc_sum64(h, offsetof(struct vc_disk_log_segment, sum), 0))
+		return -ENOENT;
+	if (memcmp(h->uuid, log->p.uuid, sizeof(h->uuid)) != 0 || vc_le64_get(h->size) != log->p.segment_size ||
+	    vc_le64_get(h->seq) == 0 || !vc_reserved_ok(h->reserved, sizeof(h->reserved)))
+		return -EUCLEAN;
+	return 0;
+}
+
+/* Makes segments ahead of use, until the log has all it may have. A failure (disk full) leaves the log smaller. */
+void *log_prepare_thread(void *arg)
+{
+	struct vc_log *log = arg;
+	bool gave_up = false;
+
+	vc_mutex_lock(&log->lock);
+	while (!log->stopping) {
+		uint32_t slot = log->nmade;
+
+		if (gave_up || slot == log->p.nsegments || log->nfree >= LOG_READY_SEGMENTS || log->failed) {
+			vc_cond_wait(&log->prep_cond, &log->lock);
+			gave_up = false;
+			continue;
+		}
+		vc_mutex_unlock(&log->lock);
+		if (log_segment_make(log, slot, true) < 0) {
+			vc_warn("%s: cannot add a log segment; going on with %u", log->dir, slot);
+			gave_up = true;
+		} else if (log->p.space) {
+			log->p.space(log->p.ctx);
+		}
+		vc_mutex_lock(&log->lock);
+	}
+	vc_mutex_unlock(&log->lock);
+	return NULL;
+}

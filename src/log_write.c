@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* log_write: admission, reservation, batches, the writer's role, and the sync thread. */
+#include "config.h"
+
+#include "log_impl.h"
+
+#include <stdlib.h>
+
+#include "checksum.h"
+#include "msg.h"
+
+size_t vc_log_record_max(const struct vc_log *log)
+{
+	return log->p.segment_size - VC_LOG_HEADER_SIZE - sizeof(struct vc_disk_batch) - VC_LOG_ALIGN;
+}
+
+/* Records that do not fit the rest of a segment leave it unused: count only what is sure. */
+static int64_t log_segment_usable(const struct vc_log *log)
+{
+	int64_t usable = (int64_t)vc_log_record_max(log);
+	int64_t waste = VC_MIN(usable / 4, (int64_t)(LOG_BATCH_BYTES + LOG_BATCH_BYTES / 8));
+
+	return usable - waste;
+}
+
+/* What a record costs at most: itself, a batch header of its own, alignment; a long one may leave a segment half used. */
+static int64_t log_cost(const struct vc_log *log, size_t len)
+{
+	int64_t cost = (int64_t)(len + sizeof(struct vc_disk_batch) + VC_LOG_ALIGN);
+	int64_t usable = log_segment_usable(log);
+
+	return cost > (int64_t)vc_log_record_max(log) - usable ? cost + usable : cost;
+}
+
+/** Bytes that may still be admitted, metadata's part included; negative when over-committed. */
+int64_t log_free_locked(const struct vc_log *log)
+{
+	int64_t segments = (int64_t)log->nfree - (int64_t)LOG_HIDDEN_SEGMENTS;
+	int64_t waste = (int64_t)vc_log_record_max(log) - log_segment_usable(log);
+	int64_t rest = log->tail ? (int64_t)(log->p.segment_size - log->tail_offset) - waste : 0;
+
+	if (log->open)
+		rest -= (int64_t)log->open->len;
+	return segments * log_segment_usable(log) + VC_MAX(rest, (int64_t)0) - log->admitted;
+}
+
+int vc_log_admit(struct vc_log *log, enum vc_log_class class, size_t len)
+{
+	int64_t floor = class == VC_LOG_DATA ? (int64_t)LOG_META_SEGMENTS * log_segment_usable(log) : 0;
+	int64_t cost = log_cost(log, len);
+	int r = 0;
+
+	if (len > vc_log_record_max(log) || cost > log_segment_usable(log) * (int64_t)(log->p.nsegments - 2))
+		return -E2BIG;
+	vc_mutex_lock(&log->lock);
+	if (log->failed || log->read_only)
+		r = -EROFS;
+	else if (log_free_locked(log) - floor < cost)
+		r = -EAGAIN;
+	else
+		log->admitted += cost;
+	vc_mutex_unlock(&log->lock);
+	return r;
+}
+
+void vc_log_unadmit(struct vc_log *log, size_t len)
+{
+	vc_mutex_lock(&log->lock);
+	log->admitted -= log_cost(log, len);
+	vc_mutex_unlock(&log->lock);
+	if (log->p.space)
+		log->p.space(log->p.ctx);
+}
+
+/* ---- batches ---- */
+
+static void log_batch_free(struct vc_log_batch *batch)
+{
+	if (batch)
+		free(batch->buf);
+	free(batch);
+}
+
+static struct vc_log_batch *log_batch_new(struct vc_log *log, size_t need)
+{
+	struct vc_log_batch *batch = log->spare;
+
+	log->spare = NULL;
+	if (!batch)
+		batch = calloc(1, sizeof(*batch));
+	if (batch && batch->cap < need) {
+		size_t cap = VC_MAX(need, (size_t)LOG_BATCH_BYTES);
+
+		free(batch->buf);
+		batch->buf = malloc(cap);
+		batch->cap = batch->buf ? cap : 0;
+	}
+	if (!batch || !batch->buf) {
+		log_batch_free(batch);
+		return NULL;
+	}
+	*batch = (struct vc_log_batch){ .buf = batch->buf, .cap = batch->cap, .len = sizeof(struct vc_disk_batch) };
+	batch->done_tail = &batch->done_head;
+	return batch;
+}
+
+static uint64_t log_batch_end(const struct vc_log_batch *batch)
+{
+	return VC_ROUND_UP(batch->offset + batch->len, (uint64_t)VC_LOG_ALIGN);
+}
+
+static void log_seal_locked(struct vc_log *log)
+{
+	if (!log->open)
+		return;
+	log->open->sealed = true;
+	log->tail_offset = log_batch_end(log->open);
+	log->open = NULL;
+}
+
+static int log_next_segment_locked(struct vc_log *log)
+{
+	struct log_segment *segment = log->free_list;
+
+	if (!segment)
+		return -ENOSPC;
+	if (vc_random_bytes(&segment->salt, sizeof(segment->salt)) < 0)
+		return -EIO;
+	log->free_list = segment->next_free;
+	log->nfree--;
+	segment->seq = log->next_seq++;
+	log->ring[segment->seq % log->p.nsegments] = segment;
+	log->tail = segment;
+	log->tail_offset = VC_LOG_HEADER_SIZE;
+	log->current->last_seq = segment->seq;
+	vc_cond_signal(&log->prep_cond);
+	return 0;
+}
+
+static int log_open_batch_locked(struct vc_log *log, size_t len)
+{
+	size_t need = sizeof(struct vc_disk_batch) + len;
+	struct vc_log_batch *batch;
+	bool opens = !log->tail || log->tail_offset + need > log->p.segment_size;
+	int r = opens ? log_next_segment_locked(log) : 0;
+
+	if (r < 0)
+		return r;
+	batch = log_batch_new(log, need);
+	if (!batch)
+		return -ENOMEM;
+	batch->segment = log->tail;
+	batch->offset = log->tail_offset;
+	batch->opens_segment = opens;
+	batch->epoch = log->epoch;
+	batch->first_lsn = log->last_lsn + 1;
+	if (!log->head) {
+		log->head = batch;
+	} else {
+		struct vc_log_batch *last = log->head;
+
+		while (last->next)
+			last = last->next;
+		last->next = batch;
+	}
+	log->open = batch;
+	return 0;
+}
+
+static bool log_fits(const struct vc_log *log, const struct vc_log_batch *batch, size_t len)
+{
+	return batch->len + len <= batch->cap && batch->offset + batch->len + len <= log->p.segment_size;
+}
+
+int vc_log_reserve(struct vc_log *log, size_t len, struct vc_log_slot *ret)
+{
+	int r = 0;
+
+	vc_mutex_lock(&log->lock);
+	log->admitted -= log_cost(log, len);
+	if (log->failed)
+		r = -EROFS;
+	if (r == 0 && log->open && !log_fits(log, log->open, len))
+		log_seal_locked(log);
+	if (r == 0 && !log->open) {
+		r = log_open_batch_locked(log, len);
+		if (r < 0) {
+			vc_err("%s: no log space for an admitted record of %zu bytes (error %d)", log->dir, len, r);
+			log_fail_locked(log, r);
+			r = -EROFS;
+		}
+	}
+	if (r == 0) {
+		struct vc_log_batch *batch = log->open;
+
+		*ret = (struct vc_log_slot){
+			.lsn = ++log->last_lsn,
+			.addr = vc_log_addr(batch->segment->seq, batch->offset + batch->len),
+			.buf = batch->buf + batch->len,
+			.section = log->current,
+			.batch = batch,
+		};
+		batch->len += len;
+		batch->nrecords++;
+		batch->nfilling++;
+		log->current->last_lsn = ret->lsn;
+		atomic_fetch_add(&log->current->inflight, 1);
+	}
+	vc_mutex_unlock(&log->lock);
+	return r;
+}
+
+void vc_log_applied(struct vc_log *log, struct vc_log_section *section)
+{
+	if (atomic_fetch_sub(&section->inflight, 1) != 1)
+		return;
+	vc_mutex_lock(&log->lock);
+	if (section != log->current)
+		vc_cond_broadcast(&log->applied_cond);
+	vc_mutex_unlock(&log->lock);
+}
+
+void vc_log_wait_applied(struct vc_log *log, struct vc_log_section *section)
+{
+	vc_mutex_lock(&log->lock);
+	while (atomic_load(&section->inflight) > 0)
+		vc_cond_wait(&log->applied_cond, &log->lock);
+	vc_mutex_unlock(&log->lock);
+}
+
+/* ---- writing ---- */
+
+static void log_call_all(struct vc_done *done, int error)
+{
+	while (done) {
+		struct vc_done *next = done->next;
+
+		done->next = NULL;
+		vc_done_call(done, error);
+		done = next;
+	}
+}
+
+static uint64_t log_records_hash(const struct vc_log_batch *batch)
+{
+	const uint8_t *at = batch->buf + sizeof(struct vc_disk_batch);
+	uint64_t hash = 0;
+
+	for (uint32_t i = 0; i < batch->nrecords; i++) {
+		struct vc_disk_record rec;
+
+		memcpy(&rec, at, sizeof(rec));
+		hash = vc_sum64(&rec.sum, sizeof(rec.sum), hash);
+		at += vc_le32_get(rec.len);
+	}
+	return hash;
+}
+
+/* Only the thread in the writer's role is here; durable_lsn was read under the lock. */
+static int log_write_batch(struct vc_log *log, struct vc_log_batch *batch, uint64_t durable_lsn)
+{
+	struct vc_disk_log_segment header;
+	struct vc_disk_batch h = {
+		.magic = vc_le32_of(VC_MAGIC_BATCH),
+		.nrecords = vc_le32_of(batch->nrecords),
+		.epoch = vc_le64_of(batch->epoch),
+		.salt = vc_le64_of(batch->segment->salt),
+		.first_lsn = vc_le64_of(batch->first_lsn),
+		.durable_lsn = vc_le64_of(durable_lsn),
+		.prev_hash = vc_le64_of(log->chain),
+		.len = vc_le32_of((uint32_t)(batch->len - sizeof(h))),
+		.records_hash = vc_le64_of(log_records_hash(batch)),
+	};
+	int r = 0;
+
+	if (batch->opens_segment) {
+		log_segment_header(log, batch->segment, batch->first_lsn, log->chain, &header);
+		r = vc_io_pwrite(batch->segment->file, &header, sizeof(header), 0);
+	}
+	h.sum = vc_le64_of(vc_sum64(&h, offsetof(struct vc_disk_batch, sum), 0));
+	memcpy(batch->buf, &h, sizeof(h));
+	if (r == 0)
+		r = vc_io_pwrite(batch->segment->file, batch->buf, batch->len, batch->offset);
+	if (r == 0)
+		log->chain = vc_le64_get(h.sum);
+	if (r == 0 && batch->len >= LOG_BATCH_BYTES / 4)
+		vc_io_start_writeback(batch->segment->file, batch->offset, batch->len);
+	return r;
+}
+
+void log_fail_locked(struct vc_log *log, int error)
+{
+	if (!log->failed) {
+		vc_err("%s: the log failed (error %d): the pool accepts no more writes until it is mounted again", log->dir, -error);
+		log->failed = -EIO;
+	}
+	vc_cond_broadcast(&log->written_cond);
+	vc_cond_signal(&log->sync_cond);
+	vc_cond_signal(&log->prep_cond);
+}
+
+static void log_batch_written_locked(struct vc_log *log, struct vc_log_batch *batch, int r)
+{
+	if (r < 0) {
+		log_fail_locked(log, r);
+		return;
+	}
+	batch->segment->dirty = true;
+	log->written_lsn = batch->first_lsn + batch->nrecords - 1;
+	atomic_store(&log->written_addr, vc_log_addr(batch->segment->seq, log_batch_end(batch)));
+	vc_cond_broadcast(&log->written_cond);
+}
+
+/* Write what can be written. The lock is held on entry and exit, not while writing or completing. */
+static void log_write_locked(struct vc_log *log) VC_REQUIRES(log->lock);
+static void log_write_locked(struct vc_log *log)
+{
+	if (log->writing)
+		return;
+	log->writing = true;
+	while (log->head && log->head->nfilling == 0) {
+		struct vc_log_batch *batch = log->head;
+		uint64_t durable = log->durable_lsn;
+		struct vc_done *done;
+		int r = log->failed;
+
+		if (batch == log->open)
+			log_seal_locked(log);
+		vc_mutex_unlock(&log->lock);
+		if (r == 0)
+			r = log_write_batch(log, batch, durable);
+		vc_mutex_lock(&log->lock);
+		log_batch_written_locked(log, batch, r);
+		log->head = batch->next;
+		done = batch->done_head;
+		if (!log->spare && batch->cap == LOG_BATCH_BYTES) {
+			log->spare = batch;
+			batch = NULL;
+		}
+		vc_mutex_unlock(&log->lock);
+		log_call_all(done, r < 0 ? -EIO : 0);
+		log_batch_free(batch);
+		vc_mutex_lock(&log->lock);
+	}
+	log->writing = false;
+}
+
+static void log_add_flush_locked(struct vc_log *log, uint64_t lsn, struct log_flush *flush, struct vc_done *done)
+{
+	*flush = (struct log_flush){ .lsn = lsn, .done = done };
+	*log->flush_tail = flush;
+	log->flush_tail = &flush->next;
+	vc_cond_signal(&log->sync_cond);
+}
+
+void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool durable, struct vc_done *done)
+{
+	struct log_flush *flush = durable ? malloc(sizeof(*flush)) : NULL;
+	struct vc_log_batch *batch = slot->batch;
+	bool refused = durable && !flush;
+
+	vc_mutex_lock(&log->lock);
+	if (done && !durable) {
+		done->next = NULL;
+		*batch->done_tail = done;
+		batch->done_tail = &done->next;
+	}
+	if (flush)
+		log_add_flush_locked(log, slot->lsn, flush, done);
+	batch->nfilling--;
+	if (!log->writing && batch == log->open)
+		log_seal_locked(log);
+	log_write_locked(log);
+	vc_mutex_unlock(&log->lock);
+	if (refused)
+		vc_done_call(done, -ENOMEM);
+}
+
+void vc_log_flush(struct vc_log *log, uint64_t lsn, struct vc_done *done)
+{
+	struct log_flush *flush = malloc(sizeof(*flush));
+	int r = 0;
+	bool now;
+
+	vc_mutex_lock(&log->lock);
+	if (lsn == 0)
+		lsn = log->last_lsn;
+	now = lsn <= log->durable_lsn || log->failed || !flush;
+	if (lsn > log->durable_lsn)
+		r = log->failed ? -EIO : flush ? 0 : -ENOMEM;
+	if (!now)
+		log_add_flush_locked(log, lsn, flush, done);
+	vc_mutex_unlock(&log->lock);
+	if (now) {
+		free(flush);
+		vc_done_call(done, r);
+	}
+}
+
+int vc_log_flush_wait(struct vc_log *log, uint64_t lsn)
+{
+	struct vc_wait wait;
+
+	vc_wait_init(&wait);
+	vc_log_flush(log, lsn, &wait.done);
+	return vc_wait_for(&wait);
+}
+
+/* ---- the sync thread ---- */
+
+/* Sync every segment written since the last time; only this thread does. Files stay: a segment is not released unsynced. */
+static int log_sync_segments(struct vc_log *log, const bool *dirty)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < log->p.nsegments && r == 0; i++)
+		if (dirty[i])
+			r = vc_io_datasync(log->segments[i].file);
+	return r;
+}
+
+static void log_take_dirty_locked(struct vc_log *log, bool *dirty)
+{
+	for (uint32_t i = 0; i < log->p.nsegments; i++) {
+		dirty[i] = log->segments[i].dirty;
+		log->segments[i].dirty = false;
+	}
+}
+
+/* Flushes up to `lsn` leave the queue (all of them once the log failed), in order. */
+static struct log_flush *log_take_flushes_locked(struct vc_log *log)
+{
+	struct log_flush **at = &log->flushes, *taken = NULL, **tail = &taken;
+
+	while (*at) {
+		struct log_flush *f = *at;
+
+		if (f->lsn <= log->durable_lsn || log->failed) {
+			*at = f->next;
+			f->next = NULL;
+			*tail = f;
+			tail = &f->next;
+		} else {
+			at = &f->next;
+		}
+	}
+	log->flush_tail = at;
+	return taken;
+}
+
+static void log_finish_flushes(struct log_flush *flush, uint64_t durable)
+{
+	while (flush) {
+		struct log_flush *next = flush->next;
+
+		vc_done_call(flush->done, flush->lsn <= durable ? 0 : -EIO);
+		free(flush);
+		flush = next;
+	}
+}
+
+static void log_sync_once_locked(struct vc_log *log, bool *dirty) VC_REQUIRES(log->lock);
+static void log_sync_once_locked(struct vc_log *log, bool *dirty)
+{
+	uint64_t target = log->written_lsn;
+	int r;
+
+	log_take_dirty_locked(log, dirty);
+	vc_mutex_unlock(&log->lock);
+	r = log->p.before_sync ? log->p.before_sync(log->p.ctx) : 0;
+	if (r == 0)
+		r = log_sync_segments(log, dirty);
+	vc_mutex_lock(&log->lock);
+	if (r < 0)
+		log_fail_locked(log, r);
+	else
+		log->durable_lsn = VC_MAX(log->durable_lsn, target);
+}
+
+/*
+ * Waits for flushes; those whose record is written already are satisfied by one sync, the others (their batch is
+ * being written this moment) by the next.
+ */
+void *log_sync_thread(void *arg)
+{
+	struct vc_log *log = arg;
+	bool *dirty = calloc(log->p.nsegments, sizeof(*dirty));
+
+	vc_mutex_lock(&log->lock);
+	if (!dirty)
+		log_fail_locked(log, -ENOMEM);
+	for (;;) {
+		struct log_flush *done;
+		uint64_t durable;
+
+		if (!log->flushes) {
+			if (log->stopping)
+				break;
+			vc_cond_wait(&log->sync_cond, &log->lock);
+			continue;
+		}
+		if (!log->failed && log->written_lsn <= log->durable_lsn && log->flushes->lsn > log->durable_lsn) {
+			vc_cond_wait(&log->written_cond, &log->lock);
+			continue;
+		}
+		if (!log->failed && log->written_lsn > log->durable_lsn)
+			log_sync_once_locked(log, dirty);
+		done = log_take_flushes_locked(log);
+		durable = log->durable_lsn;
+		vc_mutex_unlock(&log->lock);
+		log_finish_flushes(done, durable);
+		vc_mutex_lock(&log->lock);
+	}
+	vc_mutex_unlock(&log->lock);
+	free(dirty);
+	return NULL;
+}
