@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * pool_impl: the inside of a pool, for the layers pool and volume.
+ *
+ * Life of a change: admitted (log space) -> reserved (LSN, slice) and applied to memory under the locks of what it changes -> written and
+ * acknowledged -> its slice is cut, settled, staged (chunks), journalled, folded and committed -> its log segments are free.
+ *
+ * Threads: destage (cuts and checkpoints slices, oldest first), resume (runs parked requests), reap (deletes orphans),
+ * clean (mark and sweep, while one runs), and the log's two.
+ */
+#ifndef VC_POOL_IMPL_H
+#define VC_POOL_IMPL_H
+
+#include "catalog.h"
+#include "chunk.h"
+#include "log.h"
+#include "map.h"
+#include "meta.h"
+#include "pool.h"
+
+/* A checkpoint writes at most about this many map nodes (I7). */
+#define VC_SLICE_COST_MAX 40000u
+/* Bytes written directly to chunks and not yet checkpointed, at most, in multiples of the log's size. */
+#define VC_DIRECT_MAX_LOGS 4u
+
+struct vc_journal;
+struct vc_clean;
+
+/** A request that waits for log space. */
+struct vc_parked {
+	struct vc_parked *next;
+	enum vc_log_class class;
+	size_t len;
+	/* error 0: admitted, go on; otherwise finish with it. Called on the resume thread, no locks held. */
+	void (*fn)(struct vc_parked *parked, int error);
+};
+
+struct vc_task {
+	struct vc_task_status status;
+	uint64_t target_lsn; /* destage: of the running one */
+};
+
+struct vc_pool {
+	struct vc_io *io;
+	char *dir;
+	struct vc_disk_pool disk;
+	struct vc_pool_options options;
+	struct vc_file *lock_file;
+	struct vc_meta *meta;
+	struct vc_map *map;
+	struct vc_chunk_store *chunks;
+	struct vc_log *log;
+	struct vc_journal *journal;
+	struct vc_bases bases;
+	struct vc_catalog catalog;
+	struct vc_mutex names;      /* VC_LOCK_NS */
+	struct vc_mutex fold;       /* VC_LOCK_FOLD: over commit and swap of views; a reader that met -ESTALE passes through it */
+	atomic_int failed;          /* 0 or -errno: nothing is accepted any more (D4) */
+	atomic_bool full;           /* the last attempt to destage found no space: data is refused */
+	_Atomic uint64_t space_checked_ns;
+	_Atomic uint64_t direct_bytes; /* undestaged, in chunk files */
+	_Atomic uint64_t next_content;
+	uint32_t chunk_blocks;
+
+	struct vc_mutex lock;       /* VC_LOCK_POOL: all below */
+	struct vc_cond destage_cond, resume_cond, reap_cond, task_cond;
+	struct vc_list slices;      /* oldest first; the last is current */
+	struct vc_slice *current;
+	uint64_t cut_since_ns;      /* first record of the current slice, about; 0: it was empty */
+	uint64_t slice_bytes;       /* logged or written directly in the current slice, about */
+	bool destage_now;
+	struct vc_parked *parked, **parked_tail;
+	uint64_t *orphans;          /* inode numbers to delete */
+	size_t norphans, orphans_cap;
+	struct vc_task destage_task, clean_task;
+	struct vc_clean *clean;     /* a mark that is running, NULL: none; changed under fold and lock */
+	bool stopping, abandoned, started;
+	pthread_t destage_thread, resume_thread, reap_thread, clean_thread;
+	bool clean_joinable;
+
+	/* destage thread, and recovery before it: */
+	uint64_t checkpoint_lsn;
+	uint64_t mark_ns;
+	uint64_t epoch;
+};
+
+/* pool.c */
+char *vc_pool_path(const struct vc_pool *pool, const char *name);
+/** The pool accepts nothing more; one message. Any thread, any lock up to VC_LOCK_POOL's rank excluded. */
+void vc_pool_fail(struct vc_pool *pool, int error);
+/** 0 or why nothing may change now: -EROFS. */
+int vc_pool_writable(struct vc_pool *pool) VC_MUST_CHECK;
+/** Request space in the log: 0 admitted, -EAGAIN (park with vc_pool_park), -ENOSPC (disk full, data only), -EROFS, -E2BIG. */
+int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len) VC_MUST_CHECK;
+void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked);
+/** Admission that sleeps: for threads of the engine itself and operations that may. */
+int vc_pool_admit_wait(struct vc_pool *pool, enum vc_log_class class, size_t len) VC_MUST_CHECK;
+/** Hooks of the log (struct vc_log_params). */
+void vc_pool_space(void *pool);
+int vc_pool_before_sync(void *pool);
+/** After a change: count it, and start destaging when it is time. */
+void vc_pool_changed(struct vc_pool *pool, struct vc_slice *slice, uint64_t bytes);
+static inline struct vc_slice *vc_pool_slice_of(struct vc_log_section *section)
+{
+	return vc_container_of(section, struct vc_slice, section);
+}
+
+/* super.c */
+int vc_super_create(struct vc_io *io, const char *dir, const struct vc_pool_geometry *geometry) VC_MUST_CHECK;
+int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret) VC_MUST_CHECK;
+int vc_super_lock(struct vc_io *io, const char *dir, struct vc_file **ret) VC_MUST_CHECK;
+
+/* apply.c: the effect of ops on memory. Locks of everything named are held, or it is recovery. */
+int vc_apply_op(struct vc_pool *pool, struct vc_slice *slice, const struct vc_op *op, uint64_t record_addr,
+		uint64_t time_ns) VC_MUST_CHECK;
+/** The same when the inodes are at hand: inode = op->ino, source = op->arg of clones (NULL otherwise). */
+int vc_apply_data(struct vc_slice *slice, const struct vc_op *op, uint64_t record_addr, uint64_t time_ns,
+		  struct vc_inode *inode, struct vc_inode *source) VC_MUST_CHECK;
+/**
+ * Log and apply a finished, admitted record. The caller holds the locks of all existing inodes it changes; data ops on `inode` (with `source`) go to these
+ * objects, any other data op must be a clone to an inode made by the same record. On success the caller emits and submits the slot.
+ */
+int vc_apply_record(struct vc_pool *pool, struct vc_record *rec, struct vc_inode *inode, struct vc_inode *source,
+		    struct vc_log_slot *slot) VC_MUST_CHECK;
+
+/* recover.c: replay of the log; fills pool->slices. */
+int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state) VC_MUST_CHECK;
+
+/* destage.c */
+void *vc_destage_thread(void *arg);
+int vc_destage_slice(struct vc_pool *pool, struct vc_slice *slice) VC_MUST_CHECK;
+/** End the current slice, if it has anything. Pool lock held. */
+void vc_destage_cut_locked(struct vc_pool *pool);
+void vc_destage_slice_destroy(struct vc_slice *slice);
+
+/* journal.c: what checkpoints changed, kept until a verified backup of LMDB covers it. */
+int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret) VC_MUST_CHECK;
+void vc_journal_close(struct vc_journal *journal);
+void vc_journal_begin(struct vc_journal *journal);
+int vc_journal_item(struct vc_journal *journal, enum vc_journal_kind kind, uint64_t lba, uint64_t nblocks, uint64_t value,
+		    uint64_t ref) VC_MUST_CHECK;
+int vc_journal_row(struct vc_journal *journal, const struct vc_slice_row *row) VC_MUST_CHECK;
+/** Write and sync the entry begun: what leads from checkpoint prev_lsn to checkpoint lsn. */
+int vc_journal_commit(struct vc_journal *journal, uint64_t prev_lsn, uint64_t lsn) VC_MUST_CHECK;
+/** Make a backup of LMDB and drop what it covers, when the journal has grown enough. Failures are only reported. */
+void vc_journal_trim(struct vc_journal *journal, uint64_t checkpoint_lsn);
+
+/* clean.c */
+int vc_clean_start(struct vc_pool *pool, uint64_t *ret_id) VC_MUST_CHECK;
+/** A mark is running: nodes that checkpoints replace are handed to it. Fold lock held. */
+bool vc_clean_running(struct vc_pool *pool);
+/** For vc_fold.defer_delete. */
+int vc_clean_defer(void *pool, uint64_t node_id);
+void vc_clean_stop(struct vc_pool *pool);
+
+#endif
