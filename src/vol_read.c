@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * vol_read: resolve (memory and map nodes: where is each block?), then fetch (log, chunks: its bytes).
+ *
+ * resolve asks, newest first: the active overlay under the inode's lock, the overlays of the base's view, the map. What it
+ * found stays readable while `struct hold` is held: the overlays keep their log segments. A map node or chunk segment that is gone
+ * meanwhile (-ESTALE) means that a checkpoint or a sweep overtook us: pass through the fold lock and resolve again.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "checksum.h"
+#include "msg.h"
+#include "volume_impl.h"
+
+#define HOLD_INLINE 4
+
+struct hold {
+	struct vc_overlay *active;
+	struct vc_view *inline_views[HOLD_INLINE];
+	struct vc_view **views;
+	size_t n, cap;
+};
+
+static void hold_init(struct hold *h)
+{
+	h->active = NULL;
+	h->views = h->inline_views;
+	h->n = 0;
+	h->cap = HOLD_INLINE;
+}
+
+static void hold_put(struct hold *h)
+{
+	for (size_t i = 0; i < h->n; i++)
+		vc_view_put(h->views[i]);
+	if (h->views != h->inline_views)
+		free(h->views);
+	vc_overlay_put(h->active);
+	hold_init(h);
+}
+
+static int hold_view(struct hold *h, struct vc_view *view)
+{
+	if (h->n == h->cap) {
+		struct vc_view **views = malloc(2 * h->cap * sizeof(struct vc_view *));
+
+		if (!views) {
+			vc_view_put(view);
+			return -ENOMEM;
+		}
+		memcpy(views, h->views, h->n * sizeof(struct vc_view *));
+		if (h->views != h->inline_views)
+			free(h->views);
+		h->views = views;
+		h->cap *= 2;
+	}
+	h->views[h->n++] = view;
+	return 0;
+}
+
+static int resolve_map(struct vc_pool *pool, struct vc_root root, uint64_t lba, uint64_t n, struct vc_slot *slots)
+{
+	uint64_t entries[VOL_WINDOW + 1];
+	uint64_t i = 0;
+
+	while (i < n) {
+		uint64_t run = 0;
+		int r;
+
+		if (slots[i].kind != VC_SLOT_NONE) {
+			i++;
+			continue;
+		}
+		while (i + run < n && slots[i + run].kind == VC_SLOT_NONE)
+			run++;
+		r = vc_map_lookup(pool->map, root, lba + i, run, entries);
+		if (r < 0)
+			return r;
+		for (uint64_t k = 0; k < run; k++)
+			slots[i + k] = (struct vc_slot){ .kind = entries[k] ? VC_SLOT_CHUNK : VC_SLOT_ZERO, .addr = entries[k] };
+		i += run;
+	}
+	return 0;
+}
+
+static int resolve_view(struct vc_pool *pool, struct hold *h, const struct vc_view *view, uint64_t lba, uint64_t n,
+			struct vc_slot *slots);
+
+/* Blocks that a range shares with another base. Depth is bounded by VOL_REF_DEPTH_MAX. */
+static int resolve_bases(struct vc_pool *pool, struct hold *h, uint64_t n, struct vc_slot *slots)
+{
+	for (uint64_t i = 0; i < n;) {
+		struct vc_base *base = slots[i].base;
+		uint64_t from = slots[i].addr, run = 1;
+		struct vc_view *view;
+		int r;
+
+		if (slots[i].kind != VC_SLOT_BASE) {
+			i++;
+			continue;
+		}
+		while (i + run < n && slots[i + run].kind == VC_SLOT_BASE && slots[i + run].base == base &&
+		       slots[i + run].addr == from + run)
+			run++;
+		view = vc_base_view(base);
+		r = hold_view(h, view);
+		memset(&slots[i], 0, run * sizeof(*slots));
+		if (r == 0)
+			r = resolve_view(pool, h, view, from, run, &slots[i]);
+		if (r < 0)
+			return r;
+		i += run;
+	}
+	return 0;
+}
+
+static int resolve_view(struct vc_pool *pool, struct hold *h, const struct vc_view *view, uint64_t lba, uint64_t n,
+			struct vc_slot *slots)
+{
+	uint64_t left = n;
+	int r = 0;
+
+	for (unsigned int i = 0; i < view->n && left > 0; i++)
+		left = vc_overlay_lookup(view->overlays[i], lba, n, slots);
+	if (left > 0)
+		r = resolve_map(pool, view->root, lba, n, slots);
+	return r < 0 ? r : resolve_bases(pool, h, n, slots);
+}
+
+static int resolve(struct vc_inode *inode, struct hold *h, uint64_t lba, uint64_t n, struct vc_slot *slots)
+{
+	struct vc_view *view;
+	uint64_t left = n;
+
+	memset(slots, 0, n * sizeof(*slots));
+	vc_mutex_lock(&inode->lock);
+	if (inode->active) {
+		left = vc_overlay_lookup(inode->active, lba, n, slots);
+		if (left < n)
+			h->active = vc_overlay_get(inode->active);
+	}
+	view = vc_base_view(inode->base);
+	vc_mutex_unlock(&inode->lock);
+	if (hold_view(h, view) < 0)
+		return -ENOMEM;
+	return left ? resolve_view(vol_pool(inode), h, view, lba, n, slots) : resolve_bases(vol_pool(inode), h, n, slots);
+}
+
+/* ---- fetch ---- */
+
+static int fetch_log(struct vc_pool *pool, const struct vc_slot *slots, uint64_t n, uint8_t *buf)
+{
+	int r = vc_log_read(pool->log, slots[0].addr, buf, n * VC_BLOCK_SIZE);
+
+	for (uint64_t i = 0; i < n && r == 0; i++)
+		if (vc_sum32(buf + i * VC_BLOCK_SIZE, VC_BLOCK_SIZE) != slots[i].sum) {
+			vc_err("%s: log segment %llu, offset %llu: checksum of a block is wrong", pool->options.log_dir,
+			       (unsigned long long)(slots[i].addr >> VC_LOG_ADDR_SHIFT),
+			       (unsigned long long)(slots[i].addr & ((UINT64_C(1) << VC_LOG_ADDR_SHIFT) - 1)));
+			r = -EBADMSG;
+		}
+	return r;
+}
+
+/* Length of the run from slots[0] that one read gets. */
+static uint64_t fetch_run(const struct vc_slot *slots, uint64_t n)
+{
+	uint64_t step = slots[0].kind == VC_SLOT_LOG ? VC_BLOCK_SIZE : 1, run = 1;
+
+	if (slots[0].kind == VC_SLOT_ZERO) {
+		while (run < n && slots[run].kind == VC_SLOT_ZERO)
+			run++;
+		return run;
+	}
+	while (run < n && slots[run].kind == slots[0].kind && slots[run].addr == slots[0].addr + run * step &&
+	       (slots[0].kind == VC_SLOT_LOG || vc_entry_chunk(slots[run].addr) == vc_entry_chunk(slots[0].addr)))
+		run++;
+	return run;
+}
+
+static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t lba, uint64_t n, uint8_t *buf)
+{
+	struct vc_pool *pool = vol_pool(inode);
+
+	for (uint64_t i = 0; i < n;) {
+		uint64_t run = fetch_run(&slots[i], n - i);
+		uint8_t *to = buf + i * VC_BLOCK_SIZE;
+		int r = 0;
+
+		if (slots[i].kind == VC_SLOT_LOG)
+			r = fetch_log(pool, &slots[i], run, to);
+		else if (slots[i].kind == VC_SLOT_CHUNK)
+			r = vc_chunk_read(pool->chunks, slots[i].addr, (uint32_t)run, to);
+		else
+			memset(to, 0, run * VC_BLOCK_SIZE);
+		if (r == -EBADMSG || r == -EUCLEAN)
+			vc_err("image %llu, offset %llu: damaged data, not returned", (unsigned long long)inode->ino,
+			       (unsigned long long)((lba + i) * VC_BLOCK_SIZE));
+		if (r < 0)
+			return r;
+		i += run;
+	}
+	return 0;
+}
+
+/* What overtook us is done when the fold lock is free. */
+static int wait_for_checkpoint(struct vc_pool *pool)
+{
+	vc_mutex_lock(&pool->fold);
+	vc_mutex_unlock(&pool->fold);
+	return atomic_load(&pool->failed) ? -EIO : 0;
+}
+
+int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint8_t *buf)
+{
+	struct vc_slot slots[VOL_WINDOW + 1];
+	struct hold hold;
+	uint64_t stale = 0; /* root that was outdated once already */
+	int r = 0;
+
+	hold_init(&hold);
+	while (nblocks > 0 && r == 0) {
+		uint64_t n = VC_MIN(nblocks, (uint64_t)VOL_WINDOW + 1), root;
+
+		r = resolve(inode, &hold, lba, n, slots);
+		if (r == 0)
+			r = fetch(inode, slots, lba, n, buf);
+		root = hold.n ? hold.views[0]->root.id : 0;
+		hold_put(&hold);
+		if (r == -ESTALE && root == stale) {
+			vc_err("image %llu, offset %llu: map node or chunk segment missing below node %llu; run vclone check",
+			       (unsigned long long)inode->ino, (unsigned long long)(lba * VC_BLOCK_SIZE), (unsigned long long)root);
+			r = -EIO;
+		} else if (r == -ESTALE) {
+			stale = root;
+			r = wait_for_checkpoint(vol_pool(inode));
+			continue;
+		}
+		if (r < 0)
+			break;
+		lba += n;
+		buf += n * VC_BLOCK_SIZE;
+		nblocks -= n;
+	}
+	return r == -EBADMSG || r == -EUCLEAN ? -EIO : r;
+}
+
+static int read_partial(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset)
+{
+	uint8_t block[VC_BLOCK_SIZE];
+	int r = vol_read_blocks(inode, offset >> VC_BLOCK_SHIFT, 1, block);
+
+	if (r == 0)
+		memcpy(buf, block + offset % VC_BLOCK_SIZE, len);
+	return r;
+}
+
+static int read_range(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset)
+{
+	size_t head = offset % VC_BLOCK_SIZE ? VC_MIN(len, VC_BLOCK_SIZE - (size_t)(offset % VC_BLOCK_SIZE)) : 0;
+	size_t middle = VC_ROUND_DOWN(len - head, (size_t)VC_BLOCK_SIZE), tail = len - head - middle;
+	int r = head ? read_partial(inode, buf, head, offset) : 0;
+
+	if (r == 0 && middle)
+		r = vol_read_blocks(inode, (offset + head) >> VC_BLOCK_SHIFT, middle >> VC_BLOCK_SHIFT, buf + head);
+	if (r == 0 && tail)
+		r = read_partial(inode, buf + head + middle, tail, offset + head + middle);
+	return r;
+}
+
+ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
+{
+	uint64_t size;
+	int r = vol_check_image(inode);
+
+	if (r < 0)
+		return r;
+	vc_mutex_lock(&inode->lock);
+	size = inode->f.size;
+	vc_mutex_unlock(&inode->lock);
+	if (offset >= size || len == 0)
+		return 0;
+	len = (size_t)VC_MIN((uint64_t)len, size - offset);
+	r = read_range(inode, buf, len, offset);
+	return r < 0 ? r : (ssize_t)len;
+}
+
+/* ---- seek ---- */
+
+/* From `lba`, a stretch that is all data or all hole: *ret_end is its end. Only what one view knows. */
+static int seek_step(struct vc_pool *pool, struct vc_inode *inode, uint64_t lba, uint64_t end, bool *ret_data, uint64_t *ret_end)
+{
+	struct vc_slot slot;
+	struct hold hold;
+	struct vc_view *view;
+	uint64_t stop = end, next, next_end;
+	int r;
+
+	hold_init(&hold);
+	r = resolve(inode, &hold, lba, 1, &slot);
+	if (r == 0) {
+		*ret_data = slot.kind != VC_SLOT_ZERO;
+		view = hold.views[0];
+		vc_mutex_lock(&inode->lock);
+		if (inode->active && vc_overlay_ref_depth(inode->active))
+			stop = lba + 1; /* shared from elsewhere: block by block until the next checkpoint */
+		else if (inode->active && vc_overlay_next(inode->active, lba, end, &next, &next_end))
+			stop = VC_MIN(stop, next > lba ? next : next_end);
+		vc_mutex_unlock(&inode->lock);
+		if (vc_view_ref_depth(view))
+			stop = lba + 1;
+		for (unsigned int i = 0; i < view->n; i++)
+			if (vc_overlay_next(view->overlays[i], lba, stop, &next, &next_end))
+				stop = VC_MIN(stop, next > lba ? next : next_end);
+		r = vc_map_seek(pool->map, view->root, lba, stop, !*ret_data, &next);
+		if (r == 0 && stop > next)
+			stop = VC_MAX(next, lba + 1);
+		*ret_end = VC_MAX(stop, lba + 1);
+	}
+	hold_put(&hold);
+	return r;
+}
+
+int vc_volume_seek(struct vc_inode *inode, uint64_t offset, int whence, uint64_t *ret_offset)
+{
+	uint64_t lba = offset >> VC_BLOCK_SHIFT, end, size;
+	bool want_data = whence == SEEK_DATA;
+	int r = vol_check_image(inode);
+
+	if (r < 0)
+		return r;
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	vc_mutex_lock(&inode->lock);
+	size = inode->f.size;
+	vc_mutex_unlock(&inode->lock);
+	if (offset >= size)
+		return -ENXIO;
+	end = VC_DIV_UP(size, (uint64_t)VC_BLOCK_SIZE);
+	while (lba < end) {
+		bool data;
+		uint64_t next;
+
+		r = seek_step(vol_pool(inode), inode, lba, end, &data, &next);
+		if (r == -ESTALE)
+			r = wait_for_checkpoint(vol_pool(inode));
+		else if (r == 0 && data == want_data)
+			break;
+		else if (r == 0)
+			lba = next;
+		if (r < 0)
+			return r;
+	}
+	if (lba >= end && want_data)
+		return -ENXIO;
+	*ret_offset = VC_MIN(size, VC_MAX(offset, lba << VC_BLOCK_SHIFT));
+	return 0;
+}
