@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * fs_data: read, write, flush, fallocate, lseek.
+ *
+ * Writes and flushes are answered by the completion itself: nothing else is to be done then, and the handle, which
+ * holds the inode, cannot go before the answer.
+ *
+ * Durability is asked for by each WRITE (its flags carry the file's and those of pwritev2): for direct handles the kernel sends no
+ * FSYNC after it.
+ *
+ * Appends go where the kernel says. It holds the inode lock and knows the size; it may send the parts of a large append at the same
+ * time, and they may arrive in any order, so "at the end, wherever that is" would mix them up.
+ */
+#include "config.h"
+#include "fs_impl.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+void fs_read(fuse_req_t req, fuse_ino_t ino VC_UNUSED, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct fs_handle *h = fs_handle_of(fi);
+	char *buf = fs_worker_self()->buffer;
+	ssize_t n;
+
+	if (h->magic) {
+		fs_magic_read(req, size, off);
+		return;
+	}
+	if (off < 0) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	n = vc_volume_read(h->inode, buf, VC_MIN(size, FS_REQUEST_MAX), (uint64_t)off);
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+/* ---- write ---- */
+
+static void data_write_answer(struct fs_op *op)
+{
+	fuse_reply_write(op->req, op->len);
+	fs_op_free(op);
+}
+
+/** Pages are dropped for direct handles only: while a cached one writes, the kernel holds the pages until the answer. */
+static void data_write_notify(struct fs_job *job)
+{
+	struct fs_op *op = vc_container_of(job, struct fs_op, job);
+
+	if (op->handle->direct)
+		fs_notify_range(op->fs, op->ino, op->offset, op->len);
+	else
+		fs_notify_attr(op->fs, op->ino);
+	data_write_answer(op);
+}
+
+static void data_written(struct fs_op *op, int error)
+{
+	bool cached = fs_handle_changed(op->handle);
+
+	if (error < 0) {
+		fs_op_reply_err(op, error);
+	} else if (cached || op->wide) {
+		op->job.fn = data_write_notify;
+		fs_queue_add(&op->fs->notify, &op->job);
+	} else {
+		data_write_answer(op);
+	}
+}
+
+/** The kernel does not know that a write drops these bits, and would go on showing them. */
+static bool data_drops_mode_bits(const struct fs_handle *h, unsigned int flags)
+{
+	struct vc_attr attr;
+
+	if (!(flags & VC_WRITE_KILL_PRIV))
+		return false;
+	vc_inode_attr(h->inode, &attr);
+	return attr.mode & (S_ISUID | S_ISGID);
+}
+
+static unsigned int data_write_flags(const struct fuse_file_info *fi)
+{
+	unsigned int flags = 0;
+
+	if (fi->flags & O_DSYNC) /* O_SYNC contains it */
+		flags |= VC_WRITE_DSYNC;
+	if ((unsigned int)fi->flags & FS_MARK)
+		flags |= VC_WRITE_KILL_PRIV;
+	return flags;
+}
+
+void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	unsigned int flags = data_write_flags(fi);
+	struct fs_handle *h = fs_handle_of(fi);
+	struct fs_op *op;
+
+	if (h->magic) {
+		fs_magic_write(req, h, buf, size);
+		return;
+	}
+	op = fs_op_new(req, data_written);
+	if (!op)
+		return;
+	op->light = true;
+	op->handle = h;
+	op->ino = ino;
+	op->offset = (uint64_t)off;
+	op->len = size;
+	op->wide = data_drops_mode_bits(h, flags);
+	fs_op_started_light(op, off < 0 ? -EINVAL :
+					  vc_volume_write(h->inode, buf, size, (uint64_t)off, flags, &op->done));
+}
+
+/* ---- flush, allocate, seek ---- */
+
+void fs_fsync(fuse_req_t req, fuse_ino_t ino VC_UNUSED, int datasync VC_UNUSED, struct fuse_file_info *fi)
+{
+	struct fs_handle *h = fs_handle_of(fi);
+	struct fs_op *op;
+
+	if (h->magic) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	op = fs_op_new(req, fs_op_reply_err);
+	if (!op)
+		return;
+	op->light = true;
+	fs_op_started_light(op, vc_volume_flush(h->inode, &op->done));
+}
+
+/** The kernel drops what it caches of the range itself, after the answer. */
+void fs_fallocate(fuse_req_t req, fuse_ino_t ino VC_UNUSED, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
+{
+	struct fs_handle *h = fs_handle_of(fi);
+	struct fs_op *op;
+
+	if (h->magic || offset < 0 || len <= 0) {
+		fuse_reply_err(req, h->magic ? EOPNOTSUPP : EINVAL);
+		return;
+	}
+	op = fs_op_new(req, fs_op_reply_err);
+	if (!op)
+		return;
+	op->light = true;
+	fs_op_started_light(op, vc_volume_allocate(h->inode, mode, (uint64_t)offset, (uint64_t)len, &op->done));
+}
+
+void fs_lseek(fuse_req_t req, fuse_ino_t ino VC_UNUSED, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct fs_handle *h = fs_handle_of(fi);
+	uint64_t found;
+	int r;
+
+	if (h->magic || off < 0) {
+		fuse_reply_err(req, h->magic ? EINVAL : ENXIO);
+		return;
+	}
+	r = vc_volume_seek(h->inode, (uint64_t)off, whence, &found);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_lseek(req, (off_t)found);
+}

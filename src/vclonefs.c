@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * vclonefs: mount a pool.
+ *
+ * In the background the parent waits on a pipe until the kernel has accepted the mount, so that `vclonefs POOL DIR && use DIR`
+ * works; until then messages go to the terminal, later to syslog. The pool is opened after the fork: neither LMDB nor
+ * threads survive one.
+ */
+#include "config.h"
+#include "fs.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "msg.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+#define GRACE_MS 10000 /* for files still open when asked to stop; below what systemd allows a service */
+
+/* Exit status as mount(8) has it. */
+enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
+
+struct mount_args {
+	char pool[PATH_MAX], mountpoint[PATH_MAX], log[PATH_MAX];
+	char rest[4096]; /* options that are not ours, for libfuse */
+	struct vc_pool_options pool_options;
+	struct vc_fs_options fs_options;
+	bool foreground;
+	int ready_fd; /* background: the parent reads it; -1 */
+};
+
+static const char usage_text[] =
+	"usage: vclonefs [-f] [-d] [-o option,...] POOL MOUNTPOINT\n"
+	"\n"
+	"  -f             stay in the foreground\n"
+	"  -d             stay in the foreground and print every request\n"
+	"  -o option,...  options of mount(8), and:\n"
+	"       cache=SIZE         memory for decompressed data (256M)\n"
+	"       node_cache=SIZE    memory for block maps (64M)\n"
+	"       log=DIR            where the log of this pool lives (POOL/log)\n"
+	"       destage_ms=N       write idle data to its place after N ms, or `never' (5000)\n"
+	"       blocks=full|real   what st_blocks tells: the full size (default) or what is stored\n"
+	"       threads=N          threads that serve requests (16)\n"
+	"       allow_other        let all users in; the usual permissions apply\n"
+	"       ro                 read-only\n"
+	"  -h, -V         print this help or the version\n";
+
+/* ---- options ---- */
+
+/** The next option of a list into buf, "\," being a comma in it. False at the end. */
+static bool option_next(const char **list, char *buf, size_t len)
+{
+	const char *p = *list;
+	size_t used = 0;
+
+	while (*p == ',')
+		p++;
+	if (!*p)
+		return false;
+	for (; *p && *p != ','; p++) {
+		if (*p == '\\' && p[1])
+			p++;
+		if (used + 1 < len)
+			buf[used++] = *p;
+	}
+	buf[used] = '\0';
+	*list = p;
+	return true;
+}
+
+static int option_number(const char *text, uint64_t least, uint64_t most, uint64_t *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	if (errno || end == text || *end || *text == '-' || *ret < least || *ret > most)
+		return -EINVAL;
+	return 0;
+}
+
+static int option_log(struct mount_args *a, const char *dir)
+{
+	if (!realpath(dir, a->log)) {
+		vc_err("%s: %s", dir, strerror(errno));
+		return -errno;
+	}
+	a->pool_options.log_dir = a->log;
+	return 0;
+}
+
+static int option_destage(struct mount_args *a, const char *text)
+{
+	uint64_t n = UINT32_MAX;
+	int r = strcmp(text, "never") == 0 ? 0 : option_number(text, 1, UINT32_MAX - 1, &n);
+
+	if (r == 0)
+		a->pool_options.destage_ms = (uint32_t)n;
+	return r;
+}
+
+static int option_blocks(struct mount_args *a, const char *text)
+{
+	a->pool_options.real_blocks = strcmp(text, "real") == 0;
+	return a->pool_options.real_blocks || strcmp(text, "full") == 0 ? 0 : -EINVAL;
+}
+
+static int option_threads(struct mount_args *a, const char *text)
+{
+	uint64_t n = 0;
+	int r = option_number(text, 1, VC_FS_THREADS_MAX, &n);
+
+	a->fs_options.threads = (unsigned int)n;
+	return r;
+}
+
+static int option_cache(struct mount_args *a, const char *text)
+{
+	return vc_parse_bytes(text, &a->pool_options.cache_bytes);
+}
+
+static int option_node_cache(struct mount_args *a, const char *text)
+{
+	return vc_parse_bytes(text, &a->pool_options.node_cache_bytes);
+}
+
+static const struct option_kind {
+	const char *name; /* with '=' when it has a value */
+	int (*set)(struct mount_args *a, const char *value);
+} option_kinds[] = {
+	{ "cache=", option_cache },	{ "node_cache=", option_node_cache }, { "log=", option_log },
+	{ "destage_ms=", option_destage }, { "blocks=", option_blocks },	      { "threads=", option_threads },
+};
+
+/** Options of fstab that mean nothing to a file system, or are always on. */
+static bool option_is_ignored(const char *option)
+{
+	static const char *const names[] = { "rw",	"defaults", "auto",	"noauto", "user",   "users",  "nouser",
+					     "owner",	"group",    "_netdev",	"nofail", "default_permissions" };
+
+	if (strncmp(option, "x-", 2) == 0 || strncmp(option, "comment=", 8) == 0)
+		return true;
+	for (size_t i = 0; i < VC_ARRAY_LEN(names); i++)
+		if (strcmp(option, names[i]) == 0)
+			return true;
+	return false;
+}
+
+/** Keep an option for libfuse, escaped again. */
+static int option_keep(struct mount_args *a, const char *option)
+{
+	size_t used = strlen(a->rest);
+
+	if (used + 2 * strlen(option) + 2 > sizeof(a->rest))
+		return -E2BIG;
+	if (used)
+		a->rest[used++] = ',';
+	for (; *option; option++) {
+		if (*option == ',' || *option == '\\')
+			a->rest[used++] = '\\';
+		a->rest[used++] = *option;
+	}
+	a->rest[used] = '\0';
+	return 0;
+}
+
+static int option_one(struct mount_args *a, const char *option)
+{
+	for (size_t i = 0; i < VC_ARRAY_LEN(option_kinds); i++) {
+		size_t len = strlen(option_kinds[i].name);
+
+		if (strncmp(option, option_kinds[i].name, len) == 0)
+			return option_kinds[i].set(a, option + len);
+	}
+	if (strcmp(option, "remount") == 0)
+		return -EINVAL;
+	if (strcmp(option, "pieces") == 0) {
+		a->fs_options.pieces = true;
+		return 0;
+	}
+	if (option_is_ignored(option))
+		return 0;
+	if (strcmp(option, "ro") == 0)
+		a->pool_options.read_only = true;
+	return option_keep(a, option);
+}
+
+static int option_list(struct mount_args *a, const char *list)
+{
+	char option[PATH_MAX + 32];
+	int r;
+
+	while (option_next(&list, option, sizeof(option))) {
+		r = option_one(a, option);
+		if (r < 0) {
+			fprintf(stderr, "vclonefs: bad option: %s\n", option);
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* ---- arguments ---- */
+
+static bool path_is_inside(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	if (strcmp(dir, "/") == 0)
+		return true;
+	return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+static int args_directory(const char *given, char *ret)
+{
+	struct stat st;
+
+	if (!realpath(given, ret) || stat(ret, &st) < 0) {
+		fprintf(stderr, "vclonefs: %s: %s%s\n", given, strerror(errno),
+			errno == ENOTCONN ? " (left by a daemon that died: unmount it first)" : "");
+		return -errno;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		fprintf(stderr, "vclonefs: %s: not a directory\n", given);
+		return -ENOTDIR;
+	}
+	return 0;
+}
+
+/** A daemon whose files lie below its own mount would wait for itself. */
+static int args_check_paths(const struct mount_args *a)
+{
+	const char *files[] = { a->pool, a->log };
+
+	for (size_t i = 0; i < VC_ARRAY_LEN(files); i++) {
+		if (!*files[i])
+			continue;
+		if (path_is_inside(files[i], a->mountpoint) || path_is_inside(a->mountpoint, files[i])) {
+			fprintf(stderr, "vclonefs: mount point %s and %s must not contain each other\n", a->mountpoint,
+				files[i]);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+/** Returns 1 to go on, 0 when all is done (help), or -EINVAL. */
+static int args_parse(struct mount_args *a, int argc, char **argv)
+{
+	static const struct option longs[] = { { "help", no_argument, NULL, 'h' },
+					       { "version", no_argument, NULL, 'V' },
+					       { NULL, 0, NULL, 0 } };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "fdo:hV", longs, NULL)) != -1) {
+		switch (c) {
+		case 'd':
+			a->fs_options.debug = true;
+			vc_msg_set_level(VC_MSG_DEBUG);
+			a->foreground = true;
+			break;
+		case 'f':
+			a->foreground = true;
+			break;
+		case 'o':
+			if (option_list(a, optarg) < 0)
+				return -EINVAL;
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			return 0;
+		case 'V':
+			puts("vclonefs " PACKAGE_VERSION);
+			return 0;
+		default:
+			fputs("Try: vclonefs --help\n", stderr);
+			return -EINVAL;
+		}
+	}
+	if (argc - optind != 2) {
+		fputs(usage_text, stderr);
+		return -EINVAL;
+	}
+	if (args_directory(argv[optind], a->pool) < 0 || args_directory(argv[optind + 1], a->mountpoint) < 0 ||
+	    args_check_paths(a) < 0)
+		return -EINVAL;
+	return 1;
+}
+
+/* ---- telling others ---- */
+
+/** One line for the service manager, as sd_notify(3) sends it; without a manager nothing. */
+static void manager_tell(const char *state)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	const char *path = getenv("NOTIFY_SOCKET");
+	socklen_t len;
+	int fd;
+
+	if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(addr.sun_path))
+		return;
+	strcpy(addr.sun_path, path);
+	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path) + (path[0] == '/'));
+	if (path[0] == '@')
+		addr.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr, len) < 0)
+		vc_warn("%s: cannot tell the service manager: %s", path, strerror(errno));
+	close(fd);
+}
+
+static void to_syslog(void *ctx VC_UNUSED, enum vc_msg_level level, const char *line)
+{
+	static const int priorities[] = { LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+
+	syslog(priorities[level], "%s", line);
+}
+
+/** The mount is live: leave the terminal, release the parent. */
+static void live(void *ctx)
+{
+	struct mount_args *a = ctx;
+	int null;
+
+	manager_tell("READY=1");
+	if (a->ready_fd < 0)
+		return;
+	openlog("vclonefs", LOG_PID, LOG_DAEMON);
+	vc_msg_set_sink(to_syslog, NULL);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null >= 0 && fd < 3; fd++)
+		dup2(null, fd);
+	if (null > 2)
+		close(null);
+	if (write(a->ready_fd, "", 1) < 0)
+		vc_warn("the starting process is gone: %s", strerror(errno));
+	close(a->ready_fd);
+}
+
+/* ---- life ---- */
+
+static int open_stop_fd(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static int serve_pool(struct mount_args *a, struct vc_pool *pool, int stop_fd)
+{
+	struct vc_fs *fs;
+	int r;
+
+	a->fs_options.pool_path = a->pool;
+	a->fs_options.mountpoint = a->mountpoint;
+	a->fs_options.mount_options = a->rest;
+	a->fs_options.ready = live;
+	a->fs_options.ctx = a;
+	r = vc_fs_mount(pool, &a->fs_options, &fs);
+	if (r < 0)
+		return r;
+	r = vc_fs_serve(fs, stop_fd, GRACE_MS);
+	manager_tell("STOPPING=1");
+	vc_fs_close(fs);
+	return r;
+}
+
+static int serve(struct mount_args *a)
+{
+	struct vc_pool *pool;
+	int stop_fd, r, closed;
+
+	stop_fd = open_stop_fd();
+	if (stop_fd < 0)
+		return -errno;
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 && errno != EPERM)
+		vc_debug("PR_SET_IO_FLUSHER: %s", strerror(errno));
+	r = vc_pool_open(vc_io_posix(), a->pool, &a->pool_options, &pool);
+	if (r == 0) {
+		r = serve_pool(a, pool, stop_fd);
+		closed = vc_pool_close(pool);
+		r = r < 0 ? r : closed;
+	}
+	close(stop_fd);
+	return r;
+}
+
+/** The parent's part: 0 when the child says so, otherwise the child's status. */
+static int wait_for_live(pid_t child, int fd)
+{
+	int status;
+	char byte;
+
+	if (read(fd, &byte, 1) == 1)
+		return 0;
+	if (waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) != 0)
+		return WEXITSTATUS(status);
+	fputs("vclonefs: the daemon ended before the mount was live\n", stderr);
+	return EXIT_MOUNT;
+}
+
+static int serve_in_background(struct mount_args *a)
+{
+	int fds[2];
+	pid_t child;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	child = fork();
+	if (child < 0)
+		return -errno;
+	if (child > 0) {
+		close(fds[1]);
+		exit(wait_for_live(child, fds[0]));
+	}
+	close(fds[0]);
+	a->ready_fd = fds[1];
+	setsid();
+	if (chdir("/") < 0)
+		return -errno;
+	return serve(a);
+}
+
+int main(int argc, char **argv)
+{
+	static struct mount_args args = { .ready_fd = -1 };
+	int r;
+
+	r = args_parse(&args, argc, argv);
+	if (r <= 0)
+		return r < 0 ? EXIT_USAGE : 0;
+	r = args.foreground ? serve(&args) : serve_in_background(&args);
+	return r < 0 ? EXIT_MOUNT : 0;
+}

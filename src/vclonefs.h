@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * vclonefs.h: the ioctl interface of a mounted vclonefs, for C programs; nothing needs to be linked.
+ *
+ *	#include <vclonefs.h>
+ *	struct vclonefs_clone a = { .size = sizeof(a) };
+ *	strcpy(a.src, "golden.img");
+ *	strcpy(a.dst, "vm7.img");
+ *	int fd = open("/vm", O_RDONLY | O_DIRECTORY);
+ *	if (ioctl(fd, VCLONEFS_IOC_CLONE, &a) < 0)
+ *		err(1, "clone");
+ *
+ * All requests are made on a descriptor of a directory or a file inside the mount. Every struct begins with its own size; a
+ * daemon that does not know that size answers EINVAL. Reserved fields and unused flags must be zero (EINVAL). Strings are
+ * terminated within their arrays (EINVAL). Paths are relative to the directory of the descriptor (of a file: to the root of
+ * the mount); a leading '/' means the root of the mount. Access is checked as if the caller had opened the source for reading and
+ * created the target. A clone is point-in-time and durable when the call returns 0.
+ *
+ * Errors: ENOENT EEXIST EACCES EINVAL ENOSPC EROFS ENAMETOOLONG EXDEV EISDIR ELOOP EIO; ENOTTY: not a vclonefs.
+ */
+#ifndef VCLONEFS_H
+#define VCLONEFS_H
+
+#include <linux/ioctl.h>
+#include <stdint.h>
+
+#define VCLONEFS_PATH_MAX 4096
+
+/** Clone `src` to the new name `dst`. An empty src on a descriptor of an image means that image. */
+struct vclonefs_clone {
+	uint32_t size;
+	uint32_t flags; /* 0 */
+	uint64_t reserved[3];
+	char src[VCLONEFS_PATH_MAX];
+	char dst[VCLONEFS_PATH_MAX];
+};
+
+/**
+ * `count` clones in one durable batch, all or nothing. `dst` is a pattern for the last path component with exactly one %d, %Nd
+ * or %0Nd (N 1 to 9), "%%" is a percent sign; numbers run from `first`. At most 10,000 a call.
+ */
+struct vclonefs_clone_many {
+	uint32_t size;
+	uint32_t flags; /* 0 */
+	uint32_t first;
+	uint32_t count;
+	uint64_t reserved[2];
+	char src[VCLONEFS_PATH_MAX];
+	char dst[VCLONEFS_PATH_MAX];
+};
+
+/**
+ * On a descriptor open for writing: share a range of the image with inode number src_ino of the same mount, which the caller must be allowed to
+ * read. src_len 0: to the end of the source. What FICLONE and FICLONERANGE are mapped to by the preload library. Durable on return.
+ */
+struct vclonefs_clone_range {
+	uint32_t size;
+	uint32_t flags; /* 0 */
+	uint64_t src_ino;
+	uint64_t src_offset;
+	uint64_t src_len;
+	uint64_t dst_offset;
+	uint64_t reserved[2];
+};
+
+/** About one image: descriptor of the image. */
+struct vclonefs_info {
+	uint32_t size;
+	uint32_t depth;          /* clones between it and its first ancestor */
+	uint64_t ino;
+	uint64_t origin;         /* inode it was cloned from, 0: none */
+	uint64_t logical;        /* bytes */
+	uint64_t referenced;     /* bytes mapped at the last checkpoint */
+	uint64_t own;            /* of those, written since the last clone of or to it: private for certain */
+	uint64_t pending;        /* bytes in the log, not destaged yet */
+	uint64_t exclusive;      /* stored bytes that deleting it alone would free, at exclusive_ns */
+	uint64_t exclusive_ns;   /* time of the mark that found them (since the epoch), 0: never */
+	uint64_t reserved[4];
+};
+
+/** About the pool: any descriptor in the mount. */
+struct vclonefs_df {
+	uint32_t size;
+	uint32_t failed;         /* 1: a sync failed, writes are refused until the next mount */
+	uint8_t uuid[16];
+	uint64_t fs_total, fs_free;
+	uint64_t chunk_bytes, chunk_segments;
+	uint64_t log_bytes, log_used;
+	uint64_t meta_bytes;
+	uint64_t images;
+	uint64_t undestaged;
+	uint64_t checkpoint_lsn, durable_lsn, last_lsn;
+	uint64_t cache_hits, cache_misses, cache_bytes;
+	uint64_t reserved[8];
+	char version[32];
+};
+
+enum vclonefs_task { VCLONEFS_TASK_DESTAGE = 0, VCLONEFS_TASK_CLEAN = 1 };
+
+/** Start (or join) a long task, or ask how far one is. Owner of the mount's root directory or root only (EACCES). */
+struct vclonefs_task_status {
+	uint32_t size;
+	uint32_t task;           /* in: enum vclonefs_task */
+	uint64_t id;             /* START: out, of the task started; STATUS: out, of the last started */
+	uint64_t done, total;    /* out: bytes (destage) or map nodes (clean) */
+	int32_t running;         /* out */
+	int32_t error;           /* out: errno of the last finished one, 0 fine */
+	uint64_t freed_nodes, freed_segments, freed_bytes; /* out: clean */
+	uint64_t reserved[4];
+};
+
+#define VCLONEFS_IOC_CLONE _IOW('V', 0x80, struct vclonefs_clone)
+#define VCLONEFS_IOC_CLONE_MANY _IOW('V', 0x81, struct vclonefs_clone_many)
+#define VCLONEFS_IOC_CLONE_RANGE _IOW('V', 0x82, struct vclonefs_clone_range)
+#define VCLONEFS_IOC_INFO _IOWR('V', 0x83, struct vclonefs_info)
+#define VCLONEFS_IOC_DF _IOWR('V', 0x84, struct vclonefs_df)
+#define VCLONEFS_IOC_TASK_START _IOWR('V', 0x85, struct vclonefs_task_status)
+#define VCLONEFS_IOC_TASK_STATUS _IOWR('V', 0x86, struct vclonefs_task_status)
+
+#endif
