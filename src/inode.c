@@ -79,9 +79,9 @@ void vc_inode_touch_locked(struct vc_inode *inode, struct vc_slice *slice)
 	struct vc_catalog *cat = inode->cat;
 	int r;
 
-	inode_assert_locked(inode);
 	if (inode->dirty == slice)
-		return;
+		return; /* also: an inode that this very record made, which nobody else knows yet */
+	inode_assert_locked(inode);
 	vc_inode_settle_locked(inode);
 	vc_catalog_hold(cat, inode);
 	r = vc_slice_add_dirty(slice, inode);

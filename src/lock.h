@@ -7,6 +7,7 @@
  *
  *   rank                protects                                              held over I/O?
  *   VC_LOCK_FOLD        a checkpoint's commit and the swap of views after it   LMDB commit
+ *   VC_LOCK_META_WRITE  the single LMDB writer                                 LMDB commit
  *   VC_LOCK_NS          names: dirents, link counts, inode creation            LMDB reads only
  *   VC_LOCK_VOLUME      one image: its base, active overlay, size, times,      LMDB reads only
  *                       and the order "assign LSN, insert into overlay" (I6);
@@ -15,7 +16,6 @@
  *   VC_LOCK_SLICE       rows and dirty lists of one slice                     never
  *   VC_LOCK_BASE        views of bases, children lists                        never
  *   VC_LOCK_POOL        pool state: parked requests, destage requests          never
- *   VC_LOCK_META_WRITE  the single LMDB writer                                 LMDB commit
  *   VC_LOCK_CHUNK_IO    one chunk stream: position, write buffer               chunk writes
  *   VC_LOCK_LOG         log position, LSN, batches, flush queue                never
  *   VC_LOCK_CHUNK       chunk store: segment table                             never
@@ -31,13 +31,13 @@
 
 enum vc_lock_rank {
 	VC_LOCK_FOLD = 1,
+	VC_LOCK_META_WRITE,
 	VC_LOCK_NS,
 	VC_LOCK_VOLUME,
 	VC_LOCK_CATALOG,
 	VC_LOCK_SLICE,
 	VC_LOCK_BASE,
 	VC_LOCK_POOL,
-	VC_LOCK_META_WRITE,
 	VC_LOCK_CHUNK_IO,
 	VC_LOCK_LOG,
 	VC_LOCK_CHUNK,

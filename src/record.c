@@ -89,7 +89,7 @@ static void record_bytes(struct vc_record *rec, const void *data, size_t len)
 	rec->len += len + pad;
 }
 
-/* Appends the op header; payload bytes follow. Positions are kept in data_offset until vc_record_len. */
+/* Appends the op header; payload bytes follow. Pointers into buf are set by vc_record_len: buf may still move. */
 static struct vc_op *record_header(struct vc_record *rec, const struct vc_disk_op *disk, size_t payload_len)
 {
 	struct vc_disk_op d = *disk;
@@ -104,7 +104,7 @@ static struct vc_op *record_header(struct vc_record *rec, const struct vc_disk_o
 	*op = (struct vc_op){
 		.type = d.type, .ino = vc_le64_get(d.ino), .lba = vc_le64_get(d.lba), .nblocks = vc_le64_get(d.nblocks),
 		.arg = vc_le64_get(d.arg), .arg2 = vc_le64_get(d.arg2), .payload_len = payload_len,
-		.data_offset = rec->len,
+		.at = rec->len,
 	};
 	return op;
 }
@@ -225,9 +225,8 @@ int64_t vc_record_len(struct vc_record *rec)
 		return rec->error;
 	for (size_t i = 0; i < rec->nops; i++) {
 		struct vc_op *op = &rec->ops[i];
-		size_t at = op->data_offset;
 
-		record_op_pointers(op, rec->buf + at, at + before);
+		record_op_pointers(op, rec->buf + op->at, op->at + before);
 		if (op->type == VC_OP_WRITE)
 			before += op->nblocks * VC_BLOCK_SIZE;
 	}

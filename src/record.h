@@ -21,6 +21,7 @@ struct vc_op {
 	size_t payload_len;
 	const uint32_t *sums;   /* WRITE: little-endian block sums */
 	uint64_t data_offset;   /* WRITE: offset of the first block within the record */
+	size_t at;              /* of the payload in struct vc_record.buf, while building */
 };
 
 struct vc_record_ext {

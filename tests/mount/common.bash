@@ -78,9 +78,9 @@ setup_pool() {
 	"$VCLONE" init ${POOL_OPTIONS:-} "$POOL" >>"$LOG" 2>&1 || fail "vclone init: status $?"
 }
 
-# mount_pool [option,...]
+# mount_pool [option,...]; DAEMON_FLAGS: further arguments, such as -d
 mount_pool() {
-	"$VCLONEFS" -f -o "allow_other${1:+,$1}" "$POOL" "$MNT" >>"$LOG" 2>&1 &
+	"$VCLONEFS" -f ${DAEMON_FLAGS:-} -o "allow_other${1:+,$1}" "$POOL" "$MNT" >>"$LOG" 2>&1 &
 	daemon_pid=$!
 	for _ in $(seq 600); do
 		mountpoint -q "$MNT" && return 0

@@ -23,23 +23,29 @@ def path(name):
     return os.path.join(MNT, name)
 
 
+def short(value):
+    text = repr(value)
+    return text if len(text) <= 300 else text[:200] + " ... " + text[-50:]
+
+
 def check(condition, text):
     if not condition:
         raise AssertionError(text)
 
 
 def same(got, want, text=""):
-    check(got == want, f"{text}: {got!r} instead of {want!r}")
+    check(got == want, f"{text}: {short(got)} instead of {short(want)}")
 
 
 def raises(number, call, *args, **kwargs):
     """call(...) must fail with this errno."""
+    what = f"{errno.errorcode[number]}: {call.__name__}{short(args)}"
     try:
         result = call(*args, **kwargs)
     except OSError as e:
-        check(e.errno == number, f"{errno.errorcode.get(e.errno)} instead of {errno.errorcode[number]}: {call} {args}")
+        check(e.errno == number, f"{errno.errorcode.get(e.errno)} instead of {what}")
         return
-    raise AssertionError(f"returned {result!r} instead of {errno.errorcode[number]}: {call} {args}")
+    raise AssertionError(f"returned {short(result)} instead of {what}")
 
 
 def seeded():
