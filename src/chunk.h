@@ -103,6 +103,11 @@ int vc_chunk_stored_size(struct vc_chunk_store *store, uint64_t entry, uint32_t 
 
 /** Make all appended chunks durable (C3). Safe to call from several threads. Returns 0 or -errno. */
 int vc_chunk_sync(struct vc_chunk_store *store) VC_MUST_CHECK;
+/**
+ * The chunk was written before this store was opened, by a process that may have died before syncing it: the next vc_chunk_sync covers its
+ * segment and the directory. Returns 0, -ESTALE (no such segment), -errno.
+ */
+int vc_chunk_adopt(struct vc_chunk_store *store, uint64_t entry) VC_MUST_CHECK;
 /** Only the DIRECT stream: what the log must have before it syncs addresses. Cheap when nothing was written. */
 int vc_chunk_sync_direct(struct vc_chunk_store *store) VC_MUST_CHECK;
 

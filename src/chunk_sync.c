@@ -137,3 +137,18 @@ int vc_chunk_sync_direct(struct vc_chunk_store *store)
 	r = sync_stream(store, VC_STREAM_DIRECT);
 	return r < 0 ? r : sync_new_names(store);
 }
+
+int vc_chunk_adopt(struct vc_chunk_store *store, uint64_t entry)
+{
+	struct chunk_segment *seg;
+	int r = vc_chunk_segment_get(store, vc_entry_segno(entry), &seg);
+
+	if (r < 0)
+		return r;
+	vc_chunk_segment_wrote(store, seg);
+	vc_mutex_lock(&store->lock);
+	store->dir_barrier.dirty = true;
+	vc_mutex_unlock(&store->lock);
+	vc_chunk_segment_put(store, seg);
+	return 0;
+}

@@ -47,6 +47,7 @@ struct destage {
 	size_t nstaged;
 	struct vc_slice_row **rows;
 	uint8_t *buf;             /* one chunk */
+	uint64_t images;          /* how many there are after the commit */
 };
 
 /* ---- cutting ---- */
@@ -339,18 +340,21 @@ static int commit_fold(struct destage *d, struct vc_meta_txn *txn, struct staged
 	return r;
 }
 
-static int commit_image(struct vc_meta_txn *txn, const struct vc_slice_image *m)
+static int commit_image(struct destage *d, struct vc_meta_txn *txn, const struct vc_slice_image *m)
 {
 	struct vc_disk_image row;
 	struct vc_root root;
+	const void *old;
 	uint8_t key[9];
-	size_t key_len = vc_row_key_ino(key, VC_ROW_IMAGE, m->ino);
-	int r;
+	size_t key_len = vc_row_key_ino(key, VC_ROW_IMAGE, m->ino), old_len;
+	int r = vc_meta_get(txn, VC_DB_CAT, key, key_len, &old, &old_len);
+	bool existed = r == 0;
 
-	if (!m->base) {
-		r = vc_meta_del(txn, VC_DB_CAT, key, key_len);
-		return r == -ENOENT ? 0 : r;
-	}
+	if (r < 0 && r != -ENOENT)
+		return r;
+	d->images += (uint64_t)(m->base != NULL) - existed;
+	if (!m->base)
+		return existed ? vc_meta_del(txn, VC_DB_CAT, key, key_len) : 0;
 	root = base_root(m->base);
 	row = (struct vc_disk_image){ .root = vc_le64_of(root.id), .tag = vc_le64_of(m->tag),
 				      .content = vc_le64_of(m->base->content), .height = vc_le32_of(root.height) };
@@ -448,6 +452,7 @@ static int commit_state(struct destage *d, struct vc_meta_txn *txn)
 		.next_segno = vc_le64_of(vc_chunk_next_segno(pool->chunks)),
 		.next_content = vc_le64_of(atomic_load(&pool->next_content)),
 		.mark_ns = vc_le64_of(pool->mark_ns),
+		.images = vc_le64_of(d->images),
 	};
 
 	memcpy(state.uuid, pool->disk.uuid, sizeof(state.uuid));
@@ -464,7 +469,7 @@ static int commit_all(struct destage *d, struct vc_meta_txn *txn)
 	for (size_t i = 0; i < d->slice->nrows && r == 0; i++)
 		r = commit_row(txn, d->rows[i]);
 	for (size_t i = 0; i < d->slice->nimages && r == 0; i++)
-		r = commit_image(txn, &d->slice->images[i]);
+		r = commit_image(d, txn, &d->slice->images[i]);
 	if (r == 0)
 		r = vc_chunk_each_segment(d->pool->chunks, commit_segment, &segments);
 	return r < 0 ? r : commit_state(d, txn);
@@ -510,6 +515,7 @@ static int commit(struct destage *d)
 	struct vc_meta_txn *txn;
 	int r;
 
+	d->images = atomic_load(&pool->images);
 	vc_mutex_lock(&pool->fold);
 	r = vc_meta_write_begin(pool->meta, &txn);
 	if (r == 0) {
@@ -520,6 +526,7 @@ static int commit(struct destage *d)
 			vc_meta_end(txn);
 	}
 	if (r == 0) {
+		atomic_store(&pool->images, d->images);
 		r = commit_swap(d);
 		if (r < 0)
 			vc_pool_fail(pool, r);

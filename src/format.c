@@ -134,7 +134,8 @@ AT(state, next_segno, 64);
 AT(state, journal_seq, 72);
 AT(state, mark_ns, 80);
 AT(state, next_content, 88);
-AT(state, reserved, 96);
+AT(state, images, 96);
+AT(state, reserved, 104);
 
 SIZE(inode, 120);
 AT(inode, mode, 0);

@@ -283,7 +283,8 @@ struct vc_disk_state {
 	vc_le64 journal_seq;   /* journal entries up to here are contained */
 	vc_le64 mark_ns;       /* time of the last completed mark, 0: never */
 	vc_le64 next_content;
-	uint8_t reserved[32];
+	vc_le64 images;        /* 'M' rows */
+	uint8_t reserved[24];
 };
 
 struct vc_disk_inode {

@@ -436,6 +436,7 @@ static int pool_open(struct vc_pool *pool)
 	pool->catalog.broken = pool_broken;
 	pool->checkpoint_lsn = vc_le64_get(state.checkpoint_lsn);
 	pool->mark_ns = vc_le64_get(state.mark_ns);
+	atomic_store(&pool->images, vc_le64_get(state.images));
 	r = pool_open_chunks(pool, &state);
 	if (r == 0)
 		r = vc_recover(pool, &state);
@@ -668,7 +669,7 @@ int vc_pool_figures(struct vc_pool *pool, struct vc_pool_figures *ret)
 	*ret = (struct vc_pool_figures){
 		.fs_total = space.total, .fs_free = space.free,
 		.chunk_bytes = chunks.bytes, .chunk_segments = chunks.segments,
-		.log_bytes = log.bytes, .log_used = log.used, .meta_bytes = meta.file_bytes, .images = meta.rows,
+		.log_bytes = log.bytes, .log_used = log.used, .meta_bytes = meta.file_bytes, .images = atomic_load(&pool->images),
 		.durable_lsn = log.durable_lsn, .last_lsn = log.last_lsn,
 		.cache_hits = chunks.cache.hits, .cache_misses = chunks.cache.misses, .cache_bytes = chunks.cache.bytes,
 		.failed = log.failed || atomic_load(&pool->failed),

@@ -39,7 +39,7 @@ struct vc_pool_figures {
 	uint64_t chunk_segments;
 	uint64_t log_bytes, log_used;      /* of the log: all, and not yet destaged */
 	uint64_t meta_bytes;               /* LMDB file */
-	uint64_t images;                   /* regular files known to LMDB or memory, approximate while destaging */
+	uint64_t images;                   /* regular files at the last checkpoint */
 	uint64_t undestaged_bytes;         /* data in the log and in direct chunks that maps do not name yet */
 	uint64_t checkpoint_lsn, durable_lsn, last_lsn;
 	uint64_t cache_hits, cache_misses, cache_bytes;

@@ -82,6 +82,7 @@ struct vc_pool {
 	uint64_t checkpoint_lsn;
 	uint64_t mark_ns;
 	uint64_t epoch;
+	_Atomic uint64_t images;    /* rows of kind 'M' at the checkpoint */
 };
 
 /* pool.c */

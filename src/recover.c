@@ -35,8 +35,24 @@ static struct vc_log_section *recover_segment(void *ctx, uint64_t seq)
 	return last ? &last->section : NULL;
 }
 
-/* Do all chunks that a record names lie on disk? Only asked for records that were not durable for certain. */
-static int recover_vouch(struct vc_pool *pool, const uint8_t *bytes)
+/*
+ * The chunks that a record names. Where the record was not durable for certain, do they lie on disk? 1: no. All of them are synced
+ * before anything new is acknowledged: the process that wrote them may have died in between.
+ */
+static int recover_chunk(struct vc_pool *pool, const struct vc_disk_direct *item, bool durable)
+{
+	int r = 0;
+
+	if (!vc_le64_get(item->entry))
+		return 0;
+	if (!durable)
+		r = vc_chunk_vouch(pool->chunks, item);
+	if (r == 0 && !pool->options.read_only)
+		r = vc_chunk_adopt(pool->chunks, vc_le64_get(item->entry));
+	return !durable && (r == -EBADMSG || r == -ESTALE || r == -ENOENT) ? 1 : r;
+}
+
+static int recover_chunks(struct vc_pool *pool, const uint8_t *bytes, bool durable)
 {
 	struct vc_record_iter it;
 	struct vc_op op;
@@ -48,10 +64,8 @@ static int recover_vouch(struct vc_pool *pool, const uint8_t *bytes)
 			int r;
 
 			memcpy(&item, op.payload + at, sizeof(item));
-			r = vc_le64_get(item.entry) ? vc_chunk_vouch(pool->chunks, &item) : 0;
-			if (r == -EBADMSG || r == -ESTALE || r == -ENOENT)
-				return 1;
-			if (r < 0)
+			r = recover_chunk(pool, &item, durable);
+			if (r != 0)
 				return r;
 		}
 	}
@@ -65,7 +79,7 @@ static int recover_record(void *ctx, uint64_t lsn, uint64_t addr, const uint8_t 
 	struct vc_disk_record hdr;
 	struct vc_record_iter it;
 	struct vc_op op;
-	int r = durable ? 0 : recover_vouch(pool, bytes);
+	int r = recover_chunks(pool, bytes, durable);
 
 	if (r != 0)
 		return r;
@@ -101,6 +115,8 @@ int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state)
 	pool->catalog.replaying = false;
 	vc_list_add_tail(&pool->slices, &current->node);
 	pool->current = current;
+	if (r == 0 && !pool->options.read_only)
+		r = vc_chunk_sync(pool->chunks);
 	if (r == 0) {
 		struct vc_log_figures figures;
 
