@@ -6,8 +6,8 @@
  *   serving --stop_fd--> detached (lazily: no new users, workers still serve those who are left)
  *           --last user gone--> as above       --grace over--> workers are cancelled in their read, the connection is cut
  *
- * libfuse's own descriptor is used for mounting only. The workers read from clones of it (fs_wire), so that libfuse may close its own
- * when it unmounts while the workers go on serving the final writes.
+ * libfuse's own descriptor is used for mounting only. The workers read from clones of it (fs_wire), so that libfuse
+ * may close its own when it unmounts while the workers go on serving the final writes.
  *
  * A worker can be cancelled only while it waits for a request.
  */
@@ -393,7 +393,8 @@ void vc_fs_close(struct vc_fs *fs)
 	if (!fs)
 		return;
 	if (fs->se) {
-		fs_cancel_workers(fs);
+		if (atomic_load(&fs->live_workers) > 0)
+			fs_cancel_workers(fs);
 		fs_detach(fs);
 	}
 	for (unsigned int i = 0; fs->workers && i < fs->nworkers; i++)

@@ -2,9 +2,9 @@
 /*
  * fs: a pool mounted with FUSE. The interface of the front end to the mount program.
  *
- * Life cycle: vc_fs_mount (threads serve from then on), vc_fs_serve (sleeps until the mount is gone or a stop is asked for),
- * vc_fs_close. The pool is opened before and closed after by the caller; once vc_fs_close has returned no operation is in
- * progress in it.
+ * Life cycle: vc_fs_mount (threads serve from then on), vc_fs_serve (sleeps until the mount is gone or a stop is asked
+ * for), vc_fs_close. The pool is opened before and closed after by the caller; once vc_fs_close has returned no
+ * operation is in progress in it.
  */
 #ifndef VC_FS_H
 #define VC_FS_H

@@ -2,9 +2,9 @@
 /*
  * fs_caller: who sent a request, and what they may clone where.
  *
- * The kernel checks permissions of everything that goes by names and descriptors, but nothing of what an ioctl or a line
- * in the magic file names. Supplementary groups come from /proc; when they cannot be read (a caller in another pid namespace)
- * the caller has none.
+ * The kernel checks permissions of everything that goes by names and descriptors, but nothing of what an ioctl or a
+ * line in the magic file names. Supplementary groups come from /proc; when they cannot be read (a caller in another
+ * pid namespace) the caller has none.
  */
 #include "config.h"
 #include "fs_impl.h"

@@ -2,11 +2,11 @@
 /*
  * fs_copy: copy_file_range, by which plain `cp` clones.
  *
- * New kernels send the whole copy in one request (fs_wire makes the two kinds look alike). Older ones send pieces of at most
- * FS_COPY_PIECE; so that a copy of a running image is still of one point in time, the first such piece, when it looks like the begin of a
- * whole copy (offset 0 to offset 0 of an empty file), pins the source: a hidden clone from which the contiguous next pieces of
- * the same two handles are served. The pin goes with the last piece, with a piece that does not continue, when either handle is closed, or when no
- * piece came for FS_PIN_NS.
+ * New kernels send the whole copy in one request (fs_wire makes the two kinds look alike). Older ones send pieces of
+ * at most FS_COPY_PIECE; so that a copy of a running image is still of one point in time, the first such piece, when
+ * it looks like the begin of a whole copy (offset 0 to offset 0 of an empty file), pins the source: a hidden clone
+ * from which the contiguous next pieces of the same two handles are served. The pin goes with the last piece, with a
+ * piece that does not continue, when either handle is closed, or when no piece came for FS_PIN_NS.
  *
  * The kernel drops what it caches of the destination itself, after the answer.
  */
@@ -25,7 +25,7 @@ struct copy_pin {
 	uint64_t until;                     /* table_lock: vc_mono_ns when it is dropped */
 };
 
-/* vc_inode_put takes locks that rank before table_lock, so what has lost its last reference is collected and freed afterwards. */
+/* vc_inode_put takes locks that rank before table_lock: what has lost its last reference is freed after it. */
 static void copy_unref_locked(struct copy_pin *pin, struct vc_list *dead)
 {
 	if (--pin->refs == 0)

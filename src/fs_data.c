@@ -5,11 +5,11 @@
  * Writes and flushes are answered by the completion itself: nothing else is to be done then, and the handle, which
  * holds the inode, cannot go before the answer.
  *
- * Durability is asked for by each WRITE (its flags carry the file's and those of pwritev2): for direct handles the kernel sends no
- * FSYNC after it.
+ * Durability is asked for by each WRITE (its flags carry the file's and those of pwritev2): for direct handles the
+ * kernel sends no FSYNC after it.
  *
- * Appends go where the kernel says. It holds the inode lock and knows the size; it may send the parts of a large append at the same
- * time, and they may arrive in any order, so "at the end, wherever that is" would mix them up.
+ * Appends go where the kernel says. It holds the inode lock and knows the size; it may send the parts of a large
+ * append at the same time, and they may arrive in any order, so "at the end, wherever that is" would mix them up.
  */
 #include "config.h"
 #include "fs_impl.h"

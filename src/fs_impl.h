@@ -13,10 +13,10 @@
  *   fs_caller  who asks, and what it may clone where
  *   fs_text    words and patterns of the two above, without FUSE
  *
- * Threads: N workers receive requests and run the handlers. A handler that calls an operation with a completion does not
- * wait for it: the struct fs_op it made is answered by the completion ("light"), or by the finish queue when answering takes
- * locks, or by the notify queue when the kernel's caches have to be invalidated first. The notify queue may sleep in
- * the kernel on a page that some other request holds, therefore it serves nobody else.
+ * Threads: N workers receive requests and run the handlers. A handler that calls an operation with a completion does
+ * not wait for it: the struct fs_op it made is answered by the completion ("light"), or by the finish queue when
+ * answering takes locks, or by the notify queue when the kernel's caches have to be invalidated first. The notify
+ * queue may sleep in the kernel on a page that some other request holds, therefore it serves nobody else.
  *
  * Locks: op_lock, table_lock and the queues' locks all have rank VC_LOCK_DONE and are never nested.
  */
@@ -116,8 +116,8 @@ struct vc_fs {
 
 /**
  * What the kernel may have of one image in its page cache. Exists while the image is open, and some time longer when
- * the pages are known to be good. `stale`: the image was changed past the page cache since; the next open drops the pages.
- * As long as `ncached` handles use the cache, each such change is invalidated before it is answered.
+ * the pages are known to be good. `stale`: the image was changed past the page cache since; the next open drops the
+ * pages. As long as `ncached` handles use the cache, each such change is invalidated before it is answered.
  */
 struct fs_image {
 	struct vc_list link;       /* in images */

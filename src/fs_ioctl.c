@@ -2,9 +2,9 @@
 /*
  * fs_ioctl: vclonefs.h, and the question of QEMU for the granularity of direct I/O.
  *
- * Nothing has been checked by the kernel: anybody who can open anything for reading gets here with any bytes. Each request is
- * checked in this order: is the number known (ENOTTY), do the kernel's and the struct's sizes fit, are reserved fields
- * zero and strings terminated (EINVAL), what kind of descriptor is it, may the caller.
+ * Nothing has been checked by the kernel: anybody who can open anything for reading gets here with any bytes. Each
+ * request is checked in this order: is the number known (ENOTTY), do the kernel's and the struct's sizes fit, are
+ * reserved fields zero and strings terminated (EINVAL), what kind of descriptor is it, may the caller.
  *
  * A request that changes something is answered when that is durable and the kernel's caches have been told.
  */

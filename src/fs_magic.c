@@ -2,12 +2,13 @@
 /*
  * fs_magic: the file `.clone` in every directory, by which a shell clones: echo golden.img vm7.img >.clone
  *
- * It is found by name and not listed. Reading it explains its use. A write holds complete lines (the last may lack its newline), see
- * fs_text.h; each makes one clone, with the rights of who writes. All of one write are started in order and become durable
- * together; the write is answered then. When a line fails, the lines before it are done: the answer is the bytes of those, or
- * the error if it was the first.
+ * It is found by name and not listed. Reading it explains its use. A write holds complete lines (the last may lack its
+ * newline), see fs_text.h; each makes one clone, with the rights of who writes. All of one write are started in order
+ * and become durable together; the write is answered then. When a line fails, the lines before it are done: the answer
+ * is the bytes of those, or the error if it was the first.
  *
- * Only the user who opened the file may write: a program of more rights must not be lured into writing to somebody's descriptor.
+ * Only the user who opened the file may write: a program of more rights must not be lured into writing to somebody's
+ * descriptor.
  */
 #include "config.h"
 #include "fs_impl.h"

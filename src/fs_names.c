@@ -2,8 +2,8 @@
 /*
  * fs_names: names and attributes.
  *
- * The node id is the inode number, so every request finds its inode without a table of ours. The kernel has checked permissions
- * (default_permissions). Requests that make, remove or rename names are answered when that is durable.
+ * The node id is the inode number, so every request finds its inode without a table of ours. The kernel has checked
+ * permissions (default_permissions). Requests that make, remove or rename names are answered when that is durable.
  */
 #include "config.h"
 #include "fs_impl.h"

@@ -3,12 +3,12 @@
  * fs_notify: tell the kernel to drop what it caches, because it changed behind its back.
  *
  * What changes so: the directory in which an ioctl or the magic file made a name (attributes); the destination of
- * VCLONEFS_IOC_CLONE_RANGE (pages, size); an image written through a direct handle while other handles use the page cache
- * (pages). Names need nothing: there are no negative entries, and nothing is removed without the kernel.
+ * VCLONEFS_IOC_CLONE_RANGE (pages, size); an image written through a direct handle while other handles use the page
+ * cache (pages). Names need nothing: there are no negative entries, and nothing is removed without the kernel.
  *
- * The kernel locks the pages while it drops them, so that a request which holds one of them (a cached read) must be answered by
- * another thread meanwhile. Hence only the notify queue calls these functions, and only requests for which the kernel
- * holds no page are answered there.
+ * The kernel locks the pages while it drops them, so that a request which holds one of them (a cached read) must be
+ * answered by another thread meanwhile. Hence only the notify queue calls these functions, and only requests for which
+ * the kernel holds no page are answered there.
  */
 #include "config.h"
 #include "fs_impl.h"

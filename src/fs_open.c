@@ -2,21 +2,22 @@
 /*
  * fs_open: handles of regular files, and how each uses the kernel's page cache.
  *
- * A handle is direct (past the page cache) when it was opened with O_DIRECT, or while another direct handle of the image is open;
- * otherwise cached. A cached handle may be there first and a direct one come later: both work at the same time then.
+ * A handle is direct (past the page cache) when it was opened with O_DIRECT, or while another direct handle of the
+ * image is open; otherwise cached. A cached handle may be there first and a direct one come later: both work at the
+ * same time then.
  *
  * Invariants, for pages that the kernel caches:
  *   1. A page that differs from the image exists only while the change that made it so is not yet answered, or the
  *      image is stale.
  *   2. A stale image has no cached handle that was opened after the change: the first such open drops all pages (no
  *      FOPEN_KEEP_CACHE), for the price of reading them again.
- *   3. A change past the cache first marks the image stale, then looks for cached handles; an open first counts itself as cached, then
- *      takes the mark. So one of them sees the other.
- * The kernel itself drops what is cached of a range before a direct write to it; what a cached reader brings in again during
- * the write is dropped by fs_notify before the write is answered.
+ *   3. A change past the cache first marks the image stale, then looks for cached handles; an open first counts itself
+ *      as cached, then takes the mark. So one of them sees the other.
+ * The kernel itself drops what is cached of a range before a direct write to it; what a cached reader brings in again
+ * during the write is dropped by fs_notify before the write is answered.
  *
- * Images without handles are remembered while their pages are known to be good, the oldest is forgotten first. An image not
- * found in the table counts as stale.
+ * Images without handles are remembered while their pages are known to be good, the oldest is forgotten first. An
+ * image not found in the table counts as stale.
  */
 #include "config.h"
 #include "fs_impl.h"

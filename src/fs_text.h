@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * fs_text: small languages that users write: a line of the magic file, and the name pattern of many clones. Pure functions.
+ * fs_text: small languages that users write: a line of the magic file, and the name pattern of many clones. Pure
+ * functions.
  *
  *	line    = word blank word
  *	word    = any of: plain characters, \c (c itself), '...' (as is), "..." (with \" and \\)
@@ -13,8 +14,8 @@
 #include "util.h"
 
 /**
- * The next word of [*p, end) into buf, terminated; *p moves behind it. Returns 1, 0 (only blanks left), -EINVAL (open quote, a
- * NUL byte), -ENAMETOOLONG (longer than len - 1).
+ * The next word of [*p, end) into buf, terminated; *p moves behind it. Returns 1, 0 (only blanks left), -EINVAL (open
+ * quote, a NUL byte), -ENAMETOOLONG (longer than len - 1).
  */
 int fs_text_word(const char **p, const char *end, char *buf, size_t len) VC_MUST_CHECK;
 

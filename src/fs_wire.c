@@ -2,9 +2,9 @@
 /*
  * fs_wire: the messages between the kernel and libfuse, seen raw.
  *
- * Every worker reads from its own clone of the device. A reply has to be written to the descriptor that its request came
- * from, and may be written by any thread, so the worker's number travels in the top byte of the request's `unique`, which is a counter and
- * never gets there. Notifications (unique 0) go through worker 0's.
+ * Every worker reads from its own clone of the device. A reply has to be written to the descriptor that its request
+ * came from, and may be written by any thread, so the worker's number travels in the top byte of the request's
+ * `unique`, which is a counter and never gets there. Notifications (unique 0) go through worker 0's.
  *
  * Translated on the way in:
  *   INTERRUPT            answered "not implemented": nothing here can be interrupted

@@ -2,7 +2,8 @@
 /*
  * fs_xattr: extended attributes: user., trusted. and security. are stored.
  *
- * system. (POSIX ACLs) is refused, and security.capability too: a write would have to remove it, and disk images are not executed.
+ * system. (POSIX ACLs) is refused, and security.capability too: a write would have to remove it, and disk images are
+ * not executed.
  */
 #include "config.h"
 #include "fs_impl.h"

@@ -8,6 +8,8 @@
 
 /* Below this a batch's memory is not worth giving back; above it a batch is closed to newcomers. */
 #define LOG_BATCH_BYTES (1u << 20)
+/* Written to the page cache and not pushed out yet: at most about this. */
+#define LOG_PUSH_BYTES (512u << 10)
 /* A segment never kept for data, so that a cut, which loses the rest of a segment, cannot eat what was admitted. */
 #define LOG_HIDDEN_SEGMENTS 1u
 /* Segments that data leaves to metadata. */
@@ -62,6 +64,7 @@ struct vc_log {
 	uint64_t durable_lsn;
 	_Atomic uint64_t written_addr; /* all bytes below are in the page cache; read without the lock */
 	uint64_t chain;             /* hash of the last batch written; writer only */
+	uint64_t pushed;            /* offset in the tail segment up to which writing out was started; writer only */
 	uint64_t next_seq;
 
 	struct log_segment *segments;  /* nsegments slots; file NULL: not made yet */

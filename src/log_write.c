@@ -256,6 +256,22 @@ static uint64_t log_records_hash(const struct vc_log_batch *batch)
 	return hash;
 }
 
+/*
+ * Start writing out what has gathered in the page cache, in whole pages: a flush, or a clone, of one image then does not have to
+ * wait for all that other images wrote since the last one.
+ */
+static void log_push(struct vc_log *log, const struct vc_log_batch *batch)
+{
+	uint64_t end = VC_ROUND_DOWN(batch->offset + batch->len, UINT64_C(4096));
+
+	if (batch->opens_segment)
+		log->pushed = 0;
+	if (end < log->pushed + LOG_PUSH_BYTES)
+		return;
+	vc_io_start_writeback(batch->segment->file, log->pushed, end - log->pushed);
+	log->pushed = end;
+}
+
 /* Only the thread in the writer's role is here; durable_lsn was read under the lock. */
 static int log_write_batch(struct vc_log *log, struct vc_log_batch *batch, uint64_t durable_lsn)
 {
@@ -283,8 +299,8 @@ static int log_write_batch(struct vc_log *log, struct vc_log_batch *batch, uint6
 		r = vc_io_pwrite(batch->segment->file, batch->buf, batch->len, batch->offset);
 	if (r == 0)
 		log->chain = vc_le64_get(h.sum);
-	if (r == 0 && batch->len >= LOG_BATCH_BYTES / 4)
-		vc_io_start_writeback(batch->segment->file, batch->offset, batch->len);
+	if (r == 0)
+		log_push(log, batch);
 	return r;
 }
 

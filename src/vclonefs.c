@@ -2,9 +2,9 @@
 /*
  * vclonefs: mount a pool.
  *
- * In the background the parent waits on a pipe until the kernel has accepted the mount, so that `vclonefs POOL DIR && use DIR`
- * works; until then messages go to the terminal, later to syslog. The pool is opened after the fork: neither LMDB nor
- * threads survive one.
+ * In the background the parent waits on a pipe until the kernel has accepted the mount, so that `vclonefs POOL DIR &&
+ * use DIR` works; until then messages go to the terminal, later to syslog. The pool is opened after the fork: neither
+ * LMDB nor threads survive one.
  */
 #include "config.h"
 #include "fs.h"
@@ -150,8 +150,8 @@ static const struct option_kind {
 /** Options of fstab that mean nothing to a file system, or are always on. */
 static bool option_is_ignored(const char *option)
 {
-	static const char *const names[] = { "rw",	"defaults", "auto",	"noauto", "user",   "users",  "nouser",
-					     "owner",	"group",    "_netdev",	"nofail", "default_permissions" };
+	static const char *const names[] = { "rw", "defaults", "auto", "noauto", "user", "users", "nouser", "owner",
+					     "group", "_netdev", "nofail", "default_permissions" };
 
 	if (strncmp(option, "x-", 2) == 0 || strncmp(option, "comment=", 8) == 0)
 		return true;
