@@ -243,9 +243,9 @@ static const char *pool_bad_geometry(const struct vc_disk_pool *pool)
 	if (chunk_segment > VC_CHUNK_SEGMENT_MAX || chunk_segment % VC_BLOCK_SIZE != 0 ||
 	    chunk_segment < VC_CHUNK_SEGMENT_HEADER + chunk_max)
 		return "the size of chunk segments is impossible";
-	if (log_segment % VC_BLOCK_SIZE != 0 || log_segment <= VC_LOG_HEADER_SIZE || log_segment > UINT32_MAX)
+	if (log_segment % VC_BLOCK_SIZE != 0 || log_segment <= VC_LOG_HEADER_SIZE || log_segment > VC_LOG_SEGMENT_MAX)
 		return "the size of log segments is impossible";
-	if (vc_le32_get(pool->log_segments) == 0)
+	if (vc_le32_get(pool->log_segments) < VC_LOG_SEGMENTS_MIN || vc_le32_get(pool->log_segments) > VC_LOG_SEGMENTS_MAX)
 		return "the number of log segments is impossible";
 	return NULL;
 }

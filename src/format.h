@@ -4,11 +4,11 @@
  *
  * This file decides sizes and offsets; doc/FORMAT.md decides meaning, validity, write order and the
  * crash argument. All integers are little-endian except LMDB keys (big-endian, so that key order is
- * number order). Reserved fields are written as zero and checked on reading.
+ * number order). Reserved fields are written as zero; doc/FORMAT.md says which are checked on reading.
  *
  *   POOL/pool            struct vc_disk_pool
  *   POOL/log/NNNN.log    struct vc_disk_log_segment, then batches
- *     batch   :=  struct vc_disk_batch  record*        (padded with zeros to VC_LOG_ALIGN)
+ *     batch   :=  struct vc_disk_batch  record*        (the next begins at a multiple of VC_LOG_ALIGN)
  *     record  :=  struct vc_disk_record op*            (each a multiple of 8 bytes)
  *     op      :=  struct vc_disk_op payload            (payload padded with zeros to 8 bytes)
  *   POOL/chunk/NNNNNNNN.seg  struct vc_disk_chunk_segment, then at VC_CHUNK_ALIGN: chunk*
@@ -75,6 +75,9 @@ struct vc_disk_pool {
 
 #define VC_LOG_HEADER_SIZE 4096u
 #define VC_LOG_ALIGN 64u
+#define VC_LOG_SEGMENT_MAX (64u << 20)      /* an address in the log has 27 bits for the offset (log.h) */
+#define VC_LOG_SEGMENTS_MIN 4u
+#define VC_LOG_SEGMENTS_MAX 9999u           /* four digits in a file's name */
 
 /** First 4 KiB of a log segment; rewritten, with a new salt, each time the file is put to use. */
 struct vc_disk_log_segment {
@@ -243,7 +246,7 @@ struct vc_disk_chunk {
 	uint8_t uuid[16];    /* pool uuid */
 	vc_le64 ino;         /* image it was written for */
 	vc_le64 lba;
-	vc_le64 lsn;         /* at or above every write it holds, below any later checkpoint's writes */
+	vc_le64 lsn;         /* destaged: last of the slice; direct: last assigned before the record that names it */
 	vc_le32 stored_len;  /* bytes that follow this header */
 	vc_le32 header_sum;  /* of this header with this field zero, seeded with the chunk's address */
 	vc_le64 payload_sum; /* of the stored bytes */
@@ -280,7 +283,7 @@ struct vc_disk_state {
 	vc_le64 next_node;
 	vc_le64 next_tag;
 	vc_le64 next_segno;
-	vc_le64 journal_seq;   /* journal entries up to here are contained */
+	vc_le64 journal_seq;   /* not used yet, 0: the journal goes by checkpoint_lsn */
 	vc_le64 mark_ns;       /* time of the last completed mark, 0: never */
 	vc_le64 next_content;
 	vc_le64 images;        /* 'M' rows */

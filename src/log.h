@@ -16,7 +16,7 @@
  * Invariants
  *   L1  LSNs rise by one per record, across crashes; an LSN is never used twice in one chain of batches.
  *   L2  Batches are written in LSN order; a completion is called only when its record and all before it are written
- *       (write) or on stable storage (flush). Completions come in LSN order.
+ *       (write) or on stable storage (flush). Batches complete in LSN order, records of one batch in any.
  *   L3  durable_lsn rises only after a successful sync of every segment holding records up to it, made after the
  *       before_sync hook (chunk data that records name) has succeeded.
  *   L4  After one failed write or sync nothing is accepted any more, and what is in flight fails with -EIO (D4).

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * meta: ordered key-value store with atomic commits, over LMDB. Only meta.c includes lmdb.h.
+ * meta: ordered key-value store with atomic commits, over LMDB. Only meta.c and meta_backup.c know lmdb.h.
  *
  * Two databases, "node" (map nodes) and "cat" (catalog rows and pool state). Every value is stored with an
  * 8-byte checksum over database, key and value, verified on every read (I8): LMDB checks nothing itself.

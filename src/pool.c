@@ -415,11 +415,22 @@ static int pool_find_orphans(struct vc_pool *pool)
 	return r;
 }
 
+/* A read-only feature is one that a program which does not know it may read, but not change. */
+static int pool_check_features(const struct vc_pool *pool)
+{
+	if (pool->options.read_only || !(vc_le64_get(pool->disk.features_ro_compat) & ~VC_FEATURES_RO_COMPAT_KNOWN))
+		return 0;
+	vc_err("%s: the pool uses a feature this program can only read; mount it read-only", pool->dir);
+	return -ENOTSUP;
+}
+
 static int pool_open(struct vc_pool *pool)
 {
 	struct vc_disk_state state;
 	int r = vc_super_read(pool->io, pool->dir, &pool->disk);
 
+	if (r == 0)
+		r = pool_check_features(pool);
 	if (r == 0)
 		r = vc_super_lock(pool->io, pool->dir, &pool->lock_file);
 	if (r < 0)

@@ -26,8 +26,8 @@ struct vc_pool_options {
 	uint64_t cache_bytes;      /* decompressed chunks; default 256 MiB */
 	uint64_t node_cache_bytes; /* map nodes; default 64 MiB */
 	const char *log_dir;       /* where the log lives; default POOL/log */
-	uint32_t destage_ms;       /* undestaged data is destaged at the latest after this idle time; default 5000; ~0: only on demand or for space */
-	bool read_only;            /* nothing is changed, nothing recovered on disk; fails if that needs a recovery */
+	uint32_t destage_ms;       /* a change is destaged at the latest after this time; default 5000; ~0: only on demand or for space */
+	bool read_only;            /* nothing on disk is changed; what the log holds is replayed in memory */
 	bool real_blocks;          /* st_blocks tells what the image references instead of its size */
 };
 
@@ -40,7 +40,7 @@ struct vc_pool_figures {
 	uint64_t log_bytes, log_used;      /* of the log: all, and not yet destaged */
 	uint64_t meta_bytes;               /* LMDB file */
 	uint64_t images;                   /* regular files at the last checkpoint */
-	uint64_t undestaged_bytes;         /* data in the log and in direct chunks that maps do not name yet */
+	uint64_t undestaged_bytes;         /* of log records in the current slice; earlier slices and direct chunks not counted */
 	uint64_t checkpoint_lsn, durable_lsn, last_lsn;
 	uint64_t cache_hits, cache_misses, cache_bytes;
 	uint64_t failed;                   /* 1: a sync failed, writes are refused (D4) */

@@ -47,7 +47,8 @@ static int super_fill(const struct vc_pool_geometry *g, struct vc_disk_pool *ret
 
 	if (chunk_blocks > VC_CHUNK_BLOCKS_MAX || (chunk_blocks & (chunk_blocks - 1)) || chunk_segment % 4096 ||
 	    chunk_segment < (1u << 18) || chunk_segment > VC_CHUNK_SEGMENT_MAX || log_segment % 4096 ||
-	    log_segment < (1u << 17) || log_segment > (64u << 20) || log_segments < 4 || log_segments > 9999) {
+	    log_segment < (1u << 17) || log_segment > VC_LOG_SEGMENT_MAX || log_segments < VC_LOG_SEGMENTS_MIN ||
+	    log_segments > VC_LOG_SEGMENTS_MAX) {
 		vc_err("pool geometry out of range: chunks of 1 to 16 blocks, chunk segments of 256 KiB to 64 MiB, 4 to 9999 log segments of 128 KiB to 64 MiB");
 		return -EINVAL;
 	}

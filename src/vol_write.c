@@ -104,6 +104,17 @@ static void write_build(const struct write *w, const struct write_edges *e, stru
 	vc_record_op(rec, VC_OP_GROW, ino, 0, 0, w->offset + w->len, 0);
 }
 
+/* No record will name the chunks of a direct write. */
+static void write_drop_chunks(const struct write *w)
+{
+	struct vc_pool *pool = vol_pool(w->inode);
+
+	if (!w->items)
+		return;
+	vc_chunk_direct_done(pool->chunks, w->items, w->nitems, 0);
+	atomic_fetch_sub(&pool->direct_bytes, w->len);
+}
+
 /* Admitted: make the record, log it, apply it, hand it in. */
 static int write_log(struct write *w, const struct write_edges *e, struct vc_busy_range *busy)
 {
@@ -129,8 +140,10 @@ static int write_log(struct write *w, const struct write_edges *e, struct vc_bus
 			atomic_fetch_add(&vc_pool_slice_of(slot.section)->direct_bytes, w->len);
 		vc_mutex_unlock(&w->inode->lock);
 	}
-	if (w->items)
-		vc_chunk_direct_done(pool->chunks, w->items, w->nitems, r == 0 ? slot.lsn : 0);
+	if (r == 0 && w->items)
+		vc_chunk_direct_done(pool->chunks, w->items, w->nitems, slot.lsn);
+	else if (r < 0)
+		write_drop_chunks(w);
 	if (r == 0)
 		vol_submit(pool, &rec, &slot, w->flags & VC_WRITE_DSYNC, w->done);
 	vc_record_fini(&rec);
@@ -181,11 +194,10 @@ static void write_free(struct write *w)
 static void write_resume(struct vc_parked *parked, int error)
 {
 	struct write *w = vc_container_of(parked, struct write, parked);
-	struct vc_pool *pool = vol_pool(w->inode);
 
-	if (error && w->items)
-		vc_chunk_direct_done(pool->chunks, w->items, w->nitems, 0);
-	if (!error)
+	if (error)
+		write_drop_chunks(w);
+	else
 		error = write_admitted(w);
 	if (error)
 		vc_done_call(w->done, error);
@@ -225,8 +237,7 @@ static int write_start(struct write *w)
 		free(w->items);
 		return r;
 	}
-	if (w->items)
-		vc_chunk_direct_done(vol_pool(w->inode)->chunks, w->items, w->nitems, 0);
+	write_drop_chunks(w);
 	free(w->items);
 	return r;
 }
