@@ -585,12 +585,23 @@ static int clean_run(struct vc_clean *c)
 	return r < 0 ? r : finished;
 }
 
+/* What was deleted and overwritten until now shall be free afterwards: it must have been checkpointed. */
+static int clean_destage(struct vc_pool *pool)
+{
+	uint64_t id;
+	int r = vc_pool_task_start(pool, VC_TASK_DESTAGE, &id);
+
+	return r < 0 ? r : vc_pool_task_wait(pool, VC_TASK_DESTAGE, id);
+}
+
 static void *clean_thread(void *arg)
 {
 	struct vc_clean *c = arg;
 	struct vc_pool *pool = c->pool;
-	int r = clean_run(c);
+	int r = clean_destage(pool);
 
+	if (r == 0)
+		r = clean_run(c);
 	vc_mutex_lock(&pool->lock);
 	pool->clean_task.status.running = 0;
 	pool->clean_task.status.error = r;

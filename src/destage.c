@@ -635,6 +635,15 @@ static void destage_task_progress_locked(struct vc_pool *pool)
 	}
 }
 
+/* Has the current slice nothing that could be destaged? */
+static bool destage_is_empty_locked(struct vc_pool *pool)
+{
+	struct vc_log_figures figures;
+
+	vc_log_figures(pool->log, &figures);
+	return figures.last_lsn < pool->current->section.first_lsn;
+}
+
 static bool destage_is_due_locked(const struct vc_pool *pool)
 {
 	if (pool->destage_now)
@@ -681,8 +690,13 @@ static void destage_step_locked(struct vc_pool *pool)
 			destage_wait_locked(pool);
 			return;
 		}
-		pool->destage_now = false;
 		vc_destage_cut_locked(pool);
+		if (oldest == pool->current && !destage_is_empty_locked(pool)) {
+			pool->cut_wanted = true; /* admitted records need the rest of the segment: when they are logged */
+			vc_cond_wait(&pool->destage_cond, &pool->lock);
+			return;
+		}
+		pool->destage_now = pool->cut_wanted = false;
 		if (oldest == pool->current) {
 			pool->cut_since_ns = 0;
 			destage_task_progress_locked(pool);

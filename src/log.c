@@ -175,7 +175,7 @@ bool vc_log_cut(struct vc_log *log, struct vc_log_section *next)
 
 	vc_mutex_lock(&log->lock);
 	old = log->current;
-	if (old->last_lsn < old->first_lsn) {
+	if (old->last_lsn < old->first_lsn || (log->tail && log_needs_tail_locked(log))) {
 		vc_mutex_unlock(&log->lock);
 		return false;
 	}

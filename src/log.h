@@ -123,7 +123,10 @@ int vc_log_flush_wait(struct vc_log *log, uint64_t lsn) VC_MUST_CHECK;
 /** Read `len` bytes at addr into buf; sleeps until they are written. The caller holds the section (it is not released). */
 int vc_log_read(struct vc_log *log, uint64_t addr, void *buf, size_t len) VC_MUST_CHECK;
 
-/** End the current section; later records go to `next`. Returns false (nothing done) when the current one is empty. */
+/**
+ * End the current section; later records go to `next`. Returns false (nothing done) when the current one is empty, or when records that
+ * are admitted need the rest of its last segment: then try again when they are reserved.
+ */
 bool vc_log_cut(struct vc_log *log, struct vc_log_section *next);
 /** Sleep until every record of a cut section has been applied to memory. */
 void vc_log_wait_applied(struct vc_log *log, struct vc_log_section *section);

@@ -80,6 +80,7 @@ struct vc_log {
 	struct vc_log_batch *spare;
 
 	int64_t admitted;              /* cost of admitted records not yet reserved */
+	bool starved;                  /* an admission was refused since the last segment was made */
 	struct vc_log_section *oldest, *current;
 
 	struct log_flush *flushes, **flush_tail;
@@ -101,5 +102,6 @@ int log_replay(struct vc_log *log, const struct vc_log_replay *replay);
 void *log_sync_thread(void *arg);
 void log_fail_locked(struct vc_log *log, int error);
 int64_t log_free_locked(const struct vc_log *log);
+bool log_needs_tail_locked(const struct vc_log *log);
 
 #endif

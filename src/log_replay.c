@@ -330,6 +330,17 @@ static int replay_claim_segment(struct replay *rp, const struct replay_segment *
 	return 0;
 }
 
+/*
+ * What is not known to be durable may be in the page cache only, and clean there: the kernel forgets a page that it failed to
+ * write. So it is written once more before it is synced and counted on. `end_lsn`: first LSN behind the segment.
+ */
+static int replay_rewrite(struct replay *rp, const struct replay_segment *s, uint64_t end_lsn, bool last)
+{
+	if (rp->log->read_only || (end_lsn <= rp->durable + 1 && !last))
+		return 0;
+	return vc_io_pwrite(rp->log->segments[s->slot].file, rp->buf, s->end, 0);
+}
+
 /* Pass 2. Stops early when the pool says that a record does not count. */
 static int replay_apply(struct replay *rp)
 {
@@ -346,6 +357,8 @@ static int replay_apply(struct replay *rp)
 		if (r < 0)
 			break;
 		r = replay_claim_segment(rp, s);
+		if (r == 0)
+			r = replay_rewrite(rp, s, VC_MIN(limit, rp->lsn), i + 1 == rp->nchain);
 		rp->log->next_seq = segment_seq(s) + 1;
 		rp->hash = vc_le64_get(s->header.prev_hash);
 		for (uint64_t at = VC_LOG_HEADER_SIZE; at < s->end && r == 0 && !ended;
@@ -380,12 +393,31 @@ static int replay_erase_stale(struct replay *rp)
 	return r;
 }
 
+/* The last file may be one that a crash or a full disk left unfinished: it is made again when it is wanted. */
+static int replay_drop_unfinished(struct vc_log *log)
+{
+	while (log->nmade > 0 && !log->read_only && !log->segments[log->nmade - 1].seq) {
+		struct log_segment *last = &log->segments[log->nmade - 1];
+		uint64_t size;
+		int r = vc_io_size(last->file, &size);
+
+		if (r < 0 || size >= log->p.segment_size)
+			return r;
+		vc_io_close(last->file);
+		last->file = NULL;
+		log->nmade--;
+	}
+	return 0;
+}
+
 /* Segments outside the chain become free; those of the chain are synced, so that nothing replayed can be lost again. */
 static int replay_settle(struct replay *rp)
 {
 	struct vc_log *log = rp->log;
-	int r = 0;
+	int r = replay_drop_unfinished(log);
 
+	if (r == 0 && !log->read_only) /* a name may be as new as what it names */
+		r = vc_io_sync_dir(log->p.io, log->dir);
 	for (uint32_t slot = 0; slot < log->nmade && r == 0; slot++) {
 		struct log_segment *segment = &log->segments[slot];
 

@@ -51,11 +51,15 @@ int log_segment_make(struct vc_log *log, uint32_t slot, bool zero)
 		r = log_segment_fill(log, file);
 	if (r == 0 && zero)
 		r = vc_io_sync_dir(log->p.io, log->dir);
-	free(path);
 	if (r < 0) {
 		vc_io_close(file);
-		return r;
+		/* Never to be taken for a finished one: after a failed sync nothing of it is certain. */
+		if (file && vc_io_unlink(log->p.io, path) < 0)
+			vc_warn("%s: an unfinished log segment that cannot be removed", path);
 	}
+	free(path);
+	if (r < 0)
+		return r;
 	vc_mutex_lock(&log->lock);
 	segment->file = file;
 	segment->seq = 0;
@@ -63,6 +67,7 @@ int log_segment_make(struct vc_log *log, uint32_t slot, bool zero)
 	log->free_list = segment;
 	log->nfree++;
 	log->nmade = VC_MAX(log->nmade, slot + 1);
+	log->starved = false;
 	vc_mutex_unlock(&log->lock);
 	return 0;
 }
@@ -95,7 +100,7 @@ int log_segment_check(const struct vc_log *log, const struct vc_disk_log_segment
 	return 0;
 }
 
-/* Makes segments ahead of use, until the log has all it may have. A failure (disk full) leaves the log smaller. */
+/* Makes segments ahead of use and for requests that wait, until the log has all it may have. A failure (disk full) leaves the log smaller. */
 void *log_prepare_thread(void *arg)
 {
 	struct vc_log *log = arg;
@@ -105,7 +110,7 @@ void *log_prepare_thread(void *arg)
 	while (!log->stopping) {
 		uint32_t slot = log->nmade;
 
-		if (gave_up || slot == log->p.nsegments || log->nfree >= LOG_READY_SEGMENTS || log->failed) {
+		if (gave_up || slot == log->p.nsegments || (log->nfree >= LOG_READY_SEGMENTS && !log->starved) || log->failed) {
 			vc_cond_wait(&log->prep_cond, &log->lock);
 			gave_up = false;
 			continue;

@@ -44,6 +44,12 @@ int64_t log_free_locked(const struct vc_log *log)
 	return segments * log_segment_usable(log) + VC_MAX(rest, (int64_t)0) - log->admitted;
 }
 
+/** Without the rest of the tail segment, would records that are admitted find no place? */
+bool log_needs_tail_locked(const struct vc_log *log)
+{
+	return log->admitted > (int64_t)log->nfree * log_segment_usable(log);
+}
+
 int vc_log_admit(struct vc_log *log, enum vc_log_class class, size_t len)
 {
 	int64_t floor = class == VC_LOG_DATA ? (int64_t)LOG_META_SEGMENTS * log_segment_usable(log) : 0;
@@ -59,6 +65,10 @@ int vc_log_admit(struct vc_log *log, enum vc_log_class class, size_t len)
 		r = -EAGAIN;
 	else
 		log->admitted += cost;
+	if (r == -EAGAIN && !log->starved) {
+		log->starved = true;
+		vc_cond_signal(&log->prep_cond);
+	}
 	vc_mutex_unlock(&log->lock);
 	return r;
 }
@@ -374,6 +384,7 @@ void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool dura
 	struct log_flush *flush = durable ? malloc(sizeof(*flush)) : NULL;
 	struct vc_log_batch *batch = slot->batch;
 	bool refused = durable && !flush;
+	int failed;
 
 	vc_mutex_lock(&log->lock);
 	if (done && !durable) {
@@ -387,9 +398,12 @@ void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool dura
 	if (!log->writing && batch == log->open)
 		log_seal_locked(log);
 	log_write_locked(log);
+	failed = log->failed;
 	vc_mutex_unlock(&log->lock);
 	if (refused)
 		vc_done_call(done, -ENOMEM);
+	if (failed && log->p.space) /* those who wait for space wait in vain */
+		log->p.space(log->p.ctx);
 }
 
 void vc_log_flush(struct vc_log *log, uint64_t lsn, struct vc_done *done)
@@ -508,6 +522,7 @@ void *log_sync_thread(void *arg)
 	for (;;) {
 		struct log_flush *done;
 		uint64_t durable;
+		int failed;
 
 		if (!log->flushes) {
 			if (log->stopping)
@@ -523,8 +538,11 @@ void *log_sync_thread(void *arg)
 			log_sync_once_locked(log, dirty);
 		done = log_take_flushes_locked(log);
 		durable = log->durable_lsn;
+		failed = log->failed;
 		vc_mutex_unlock(&log->lock);
 		log_finish_flushes(done, durable);
+		if (failed && log->p.space)
+			log->p.space(log->p.ctx);
 		vc_mutex_lock(&log->lock);
 	}
 	vc_mutex_unlock(&log->lock);

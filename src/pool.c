@@ -39,6 +39,9 @@ void vc_pool_fail(struct vc_pool *pool, int error)
 		return;
 	vc_err("%s: failed (error %d): no more writes are accepted until the next mount; reading goes on", pool->dir, -error);
 	vc_log_fail(pool->log, error);
+	vc_mutex_lock(&pool->lock);
+	pool_wake_all_locked(pool);
+	vc_mutex_unlock(&pool->lock);
 }
 
 static void pool_broken(struct vc_pool *pool, int error) { vc_pool_fail(pool, error); }
@@ -172,6 +175,8 @@ void vc_pool_space(void *ctx)
 		return;
 	vc_mutex_lock(&pool->lock);
 	vc_cond_signal(&pool->resume_cond);
+	if (pool->cut_wanted)
+		vc_cond_signal(&pool->destage_cond);
 	vc_mutex_unlock(&pool->lock);
 }
 
@@ -193,6 +198,8 @@ void vc_pool_changed(struct vc_pool *pool, struct vc_slice *slice, uint64_t byte
 		pool->cut_since_ns = vc_mono_ns();
 		vc_cond_signal(&pool->destage_cond);
 	}
+	if (pool->cut_wanted)
+		vc_cond_signal(&pool->destage_cond);
 	if (slice == pool->current) {
 		pool->slice_bytes += bytes;
 		if (heavy || pool->slice_bytes > log_bytes / 3) {
@@ -613,14 +620,16 @@ static struct vc_task *pool_task(struct vc_pool *pool, enum vc_task_kind kind)
 static int pool_start_destage(struct vc_pool *pool, uint64_t *ret_id)
 {
 	struct vc_task *task = &pool->destage_task;
+	struct vc_log_figures figures;
 
 	vc_mutex_lock(&pool->lock);
+	vc_log_figures(pool->log, &figures);
 	vc_destage_cut_locked(pool);
 	task->status.id++;
 	task->status.running = 1;
 	task->status.done = 0;
 	task->status.total = pool->slice_bytes;
-	task->target_lsn = pool->current->section.first_lsn - 1;
+	task->target_lsn = figures.last_lsn;
 	*ret_id = task->status.id;
 	pool->destage_now = true;
 	vc_cond_signal(&pool->destage_cond);

@@ -69,6 +69,7 @@ struct vc_pool {
 	uint64_t cut_since_ns;      /* first record of the current slice, about; 0: it was empty */
 	uint64_t slice_bytes;       /* logged or written directly in the current slice, about */
 	bool destage_now;
+	bool cut_wanted;            /* the current slice could not be cut this moment: any progress of the log wakes destage */
 	struct vc_parked *parked, **parked_tail;
 	uint64_t *orphans;          /* inode numbers to delete */
 	size_t norphans, orphans_cap;
@@ -80,7 +81,7 @@ struct vc_pool {
 
 	/* destage thread, and recovery before it: */
 	uint64_t checkpoint_lsn;
-	uint64_t mark_ns;
+	_Atomic uint64_t mark_ns;
 	uint64_t epoch;
 	_Atomic uint64_t images;    /* rows of kind 'M' at the checkpoint */
 };

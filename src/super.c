@@ -155,6 +155,27 @@ static int super_write(struct vc_io *io, const char *dir, const struct vc_disk_p
 	return r;
 }
 
+/* The entry of a directory that was just made. */
+static int super_sync_parent(struct vc_io *io, const char *dir)
+{
+	char *parent = strdup(dir);
+	char *slash;
+	int r = parent ? 0 : -ENOMEM;
+
+	if (r == 0) {
+		size_t len = strlen(parent);
+
+		while (len > 1 && parent[len - 1] == '/')
+			parent[--len] = '\0';
+		slash = strrchr(parent, '/');
+		if (slash)
+			slash[slash == parent] = '\0';
+		r = vc_io_sync_dir(io, slash ? parent : ".");
+	}
+	free(parent);
+	return r;
+}
+
 int vc_pool_create(struct vc_io *io, const char *dir, const struct vc_pool_geometry *geometry)
 {
 	struct vc_disk_pool pool;
@@ -163,7 +184,9 @@ int vc_pool_create(struct vc_io *io, const char *dir, const struct vc_pool_geome
 	if (r < 0)
 		return r;
 	r = vc_io_mkdir(io, dir);
-	if (r == -EEXIST)
+	if (r == 0)
+		r = super_sync_parent(io, dir);
+	else if (r == -EEXIST)
 		r = super_check_empty(io, dir);
 	if (r == 0)
 		r = super_make_parts(io, dir, &pool);

@@ -53,7 +53,7 @@ static const char usage_text[] =
 	"       cache=SIZE         memory for decompressed data (256M)\n"
 	"       node_cache=SIZE    memory for block maps (64M)\n"
 	"       log=DIR            where the log of this pool lives (POOL/log)\n"
-	"       destage_ms=N       write idle data to its place after N ms, or `never' (5000)\n"
+	"       destage_ms=N       move changes to their place after N ms, or `never' (5000)\n"
 	"       blocks=full|real   what st_blocks tells: the full size (default) or what is stored\n"
 	"       threads=N          threads that serve requests (16)\n"
 	"       allow_other        let all users in; the usual permissions apply\n"

@@ -290,37 +290,78 @@ ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t o
 
 /* ---- seek ---- */
 
-/* From `lba`, a stretch that is all data or all hole: *ret_end is its end. Only what one view knows. */
-static int seek_step(struct vc_pool *pool, struct vc_inode *inode, uint64_t lba, uint64_t end, bool *ret_data, uint64_t *ret_end)
+/* A stretch from lba on, below end, that is all data or all hole. */
+struct stretch {
+	uint64_t lba, end;
+	bool data;
+	struct vc_view *from; /* counted: not known here, but what this view holds from from_lba on */
+	uint64_t from_lba;
+};
+
+/* Returns true when the overlay knows block s->lba; otherwise s->end is lowered to where it begins to know. */
+static bool stretch_overlay(const struct vc_overlay *o, struct stretch *s)
 {
-	struct vc_slot slot;
-	struct hold hold;
-	struct vc_view *view;
-	uint64_t stop = end, next, next_end;
+	struct vc_slot slot = { .kind = VC_SLOT_NONE };
+	bool known = vc_overlay_lookup(o, s->lba, 1, &slot) == 0;
+	uint64_t next, next_end;
+
+	if (vc_overlay_next(o, s->lba, s->end, &next, &next_end))
+		s->end = known ? next_end : next;
+	if (!known)
+		return false;
+	s->data = slot.kind != VC_SLOT_ZERO;
+	if (slot.kind == VC_SLOT_BASE) {
+		s->from = vc_base_view(slot.base);
+		s->from_lba = slot.addr;
+	}
+	return true;
+}
+
+static int stretch_view(struct vc_pool *pool, const struct vc_view *view, struct stretch *s)
+{
+	uint64_t entry, next;
 	int r;
 
-	hold_init(&hold);
-	r = resolve(inode, &hold, lba, 1, &slot);
-	if (r == 0) {
-		*ret_data = slot.kind != VC_SLOT_ZERO;
-		view = hold.views[0];
-		vc_mutex_lock(&inode->lock);
-		if (inode->active && vc_overlay_ref_depth(inode->active))
-			stop = lba + 1; /* shared from elsewhere: block by block until the next checkpoint */
-		else if (inode->active && vc_overlay_next(inode->active, lba, end, &next, &next_end))
-			stop = VC_MIN(stop, next > lba ? next : next_end);
-		vc_mutex_unlock(&inode->lock);
-		if (vc_view_ref_depth(view))
-			stop = lba + 1;
-		for (unsigned int i = 0; i < view->n; i++)
-			if (vc_overlay_next(view->overlays[i], lba, stop, &next, &next_end))
-				stop = VC_MIN(stop, next > lba ? next : next_end);
-		r = vc_map_seek(pool->map, view->root, lba, stop, !*ret_data, &next);
-		if (r == 0 && stop > next)
-			stop = VC_MAX(next, lba + 1);
-		*ret_end = VC_MAX(stop, lba + 1);
+	for (unsigned int i = 0; i < view->n; i++)
+		if (stretch_overlay(view->overlays[i], s))
+			return 0;
+	r = vc_map_lookup(pool->map, view->root, s->lba, 1, &entry);
+	if (r < 0)
+		return r;
+	s->data = entry != VC_ENTRY_HOLE;
+	r = vc_map_seek(pool->map, view->root, s->lba, s->end, !s->data, &next);
+	if (r == 0)
+		s->end = VC_MAX(VC_MIN(s->end, next), s->lba + 1);
+	return r;
+}
+
+/* Follows what is shared from other bases; the depth is bounded by VOL_REF_DEPTH_MAX. */
+static int seek_step(struct vc_pool *pool, struct vc_inode *inode, uint64_t lba, uint64_t end, bool *ret_data, uint64_t *ret_end)
+{
+	struct stretch s = { .lba = lba, .end = end };
+	struct vc_view *view;
+	bool known;
+	int r = 0;
+
+	vc_mutex_lock(&inode->lock);
+	known = inode->active && stretch_overlay(inode->active, &s);
+	view = vc_base_view(inode->base);
+	vc_mutex_unlock(&inode->lock);
+	if (!known)
+		r = stretch_view(pool, view, &s);
+	vc_view_put(view);
+	*ret_end = s.end;
+	while (s.from && r == 0) {
+		struct stretch deeper = { .lba = s.from_lba, .end = s.from_lba + (s.end - s.lba) };
+
+		r = stretch_view(pool, s.from, &deeper);
+		*ret_end = lba + (deeper.end - deeper.lba);
+		vc_view_put(s.from);
+		s = deeper;
 	}
-	hold_put(&hold);
+	if (s.from)
+		vc_view_put(s.from);
+	*ret_data = s.data;
 	return r;
 }
 
