@@ -136,16 +136,22 @@ static void catalog_remove_locked(struct vc_catalog *cat, struct vc_inode *inode
 	cat->ninodes--;
 }
 
+static void catalog_not_idle_locked(struct vc_catalog *cat, struct vc_inode *inode)
+{
+	if (vc_list_empty(&inode->idle))
+		return;
+	vc_list_del(&inode->idle);
+	cat->nidle--;
+}
+
 static struct vc_inode *catalog_take_locked(struct vc_catalog *cat, uint64_t ino)
 {
 	struct vc_inode *inode = catalog_find_locked(cat, ino);
 
 	if (!inode)
 		return NULL;
-	if (inode->refs++ == 0 && inode->known == 0) {
-		vc_list_del(&inode->idle);
-		cat->nidle--;
-	}
+	inode->refs++;
+	catalog_not_idle_locked(cat, inode);
 	return inode;
 }
 
@@ -285,29 +291,55 @@ void vc_catalog_hold(struct vc_catalog *cat, struct vc_inode *inode)
 	vc_mutex_unlock(&cat->lock);
 }
 
-/* When the last user is gone, a deleted object is freed, an orphan reported, anything else kept for a while. */
+/* Nobody has any use for it: a deleted object is taken out to be freed, any other kept for a while. */
+static struct vc_inode *catalog_unused_locked(struct vc_catalog *cat, struct vc_inode *inode)
+{
+	if (inode->refs || inode->known || inode->pins)
+		return NULL;
+	if (atomic_load(&inode->gone)) {
+		catalog_remove_locked(cat, inode);
+		return inode;
+	}
+	vc_list_add_tail(&cat->idle, &inode->idle);
+	cat->nidle++;
+	return NULL;
+}
+
+/* An orphan without users is reported, whether a slice still holds it or not: its deletion is one more change. */
 static void catalog_drop(struct vc_catalog *cat, struct vc_inode *inode, uint64_t refs, uint64_t known)
 {
-	struct vc_inode *victim = NULL;
+	struct vc_inode *victim;
 	uint64_t orphan = 0;
 
 	vc_mutex_lock(&cat->lock);
 	inode->known -= VC_MIN(known, inode->known);
 	inode->refs -= refs;
-	if (inode->refs == 0 && inode->known == 0) {
-		if (atomic_load(&inode->gone)) {
-			catalog_remove_locked(cat, inode);
-			victim = inode;
-		} else {
-			vc_list_add_tail(&cat->idle, &inode->idle);
-			cat->nidle++;
-			orphan = atomic_load(&inode->orphan) ? inode->ino : 0;
-		}
-	}
+	if (inode->refs == 0 && inode->known == 0 && atomic_load(&inode->orphan) && !atomic_load(&inode->gone))
+		orphan = inode->ino;
+	victim = catalog_unused_locked(cat, inode);
 	vc_mutex_unlock(&cat->lock);
 	inode_free(victim);
 	if (orphan && cat->orphaned)
 		cat->orphaned(cat->pool, orphan);
+}
+
+void vc_catalog_pin(struct vc_catalog *cat, struct vc_inode *inode)
+{
+	vc_mutex_lock(&cat->lock);
+	inode->pins++;
+	catalog_not_idle_locked(cat, inode);
+	vc_mutex_unlock(&cat->lock);
+}
+
+void vc_catalog_unpin(struct vc_catalog *cat, struct vc_inode *inode)
+{
+	struct vc_inode *victim;
+
+	vc_mutex_lock(&cat->lock);
+	inode->pins--;
+	victim = catalog_unused_locked(cat, inode);
+	vc_mutex_unlock(&cat->lock);
+	inode_free(victim);
 }
 
 void vc_catalog_put(struct vc_catalog *cat, struct vc_inode *inode)

@@ -43,7 +43,9 @@ struct vc_inode {
 	struct vc_catalog *cat;
 	uint64_t ino;
 	/* catalog lock: */
-	uint64_t refs, known;
+	uint64_t refs;             /* users in this process */
+	uint64_t known;            /* how often the kernel was told of it */
+	uint64_t pins;             /* slices that hold its state until LMDB has it */
 	struct vc_inode *hash_next;
 	struct vc_list idle;       /* in the list of unreferenced objects */
 	/* inode lock: */
@@ -89,6 +91,9 @@ void vc_catalog_fini(struct vc_catalog *cat);
 int vc_catalog_get(struct vc_catalog *cat, uint64_t ino, struct vc_inode **ret) VC_MUST_CHECK;
 void vc_catalog_hold(struct vc_catalog *cat, struct vc_inode *inode);
 void vc_catalog_put(struct vc_catalog *cat, struct vc_inode *inode);
+/** A slice holds its state; that is no use of the inode: an orphan is deleted in spite of it. */
+void vc_catalog_pin(struct vc_catalog *cat, struct vc_inode *inode);
+void vc_catalog_unpin(struct vc_catalog *cat, struct vc_inode *inode);
 void vc_catalog_known(struct vc_catalog *cat, struct vc_inode *inode, int64_t change);
 /** References of others than the caller (who holds `mine`), knowledge of the kernel included. */
 bool vc_catalog_in_use(struct vc_catalog *cat, struct vc_inode *inode, uint64_t mine);

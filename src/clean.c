@@ -589,8 +589,10 @@ static int clean_run(struct vc_clean *c)
 static int clean_destage(struct vc_pool *pool)
 {
 	uint64_t id;
-	int r = vc_pool_task_start(pool, VC_TASK_DESTAGE, &id);
+	int r;
 
+	vc_pool_wait_reaped(pool);
+	r = vc_pool_task_start(pool, VC_TASK_DESTAGE, &id);
 	return r < 0 ? r : vc_pool_task_wait(pool, VC_TASK_DESTAGE, id);
 }
 

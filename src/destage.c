@@ -593,7 +593,7 @@ static int destage_steps(struct destage *d)
 static void destage_retire(struct vc_pool *pool, struct vc_slice *slice)
 {
 	for (size_t i = 0; i < slice->ndirty; i++)
-		vc_catalog_put(&pool->catalog, slice->dirty[i]);
+		vc_catalog_unpin(&pool->catalog, slice->dirty[i]);
 	slice->ndirty = 0;
 	for (size_t i = 0; i < slice->nimages; i++)
 		vc_base_put(slice->images[i].base);

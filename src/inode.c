@@ -83,11 +83,11 @@ void vc_inode_touch_locked(struct vc_inode *inode, struct vc_slice *slice)
 		return; /* also: an inode that this very record made, which nobody else knows yet */
 	inode_assert_locked(inode);
 	vc_inode_settle_locked(inode);
-	vc_catalog_hold(cat, inode);
+	vc_catalog_pin(cat, inode);
 	r = vc_slice_add_dirty(slice, inode);
 	if (r < 0) {
 		cat->broken(cat->pool, r);
-		vc_catalog_put(cat, inode);
+		vc_catalog_unpin(cat, inode);
 	}
 	atomic_fetch_add(&slice->cost, 1);
 	inode->dirty = slice;

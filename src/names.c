@@ -88,6 +88,19 @@ struct vc_inode_fields names_new_fields(const struct vc_inode *dir, uint32_t mod
 
 /* ---- running an operation ---- */
 
+/* Still under the names lock, so that a nameless one is in use before anybody can think of deleting it. */
+static void names_hand_out(struct names_op *op)
+{
+	struct vc_inode *inode = NULL;
+	int r = vc_catalog_get(op->locked[0]->cat, op->new_ino, &inode);
+
+	if (r < 0)
+		vc_pool_fail(op->pool, r);
+	*op->ret_new = inode;
+	if (op->ret_inode)
+		*op->ret_inode = inode;
+}
+
 static int names_try(struct names_op *op, size_t *len, struct vc_record *rec, struct vc_log_slot *slot)
 {
 	int64_t now_len;
@@ -103,6 +116,8 @@ static int names_try(struct names_op *op, size_t *len, struct vc_record *rec, st
 		r = -EAGAIN;
 	else
 		r = vc_apply_record(op->pool, rec, NULL, NULL, slot);
+	if (r == 0 && op->new_ino)
+		names_hand_out(op);
 	vol_unlock_inodes(op->locked, NAMES_LOCKED);
 	vc_mutex_unlock(&op->pool->names);
 	if (r == -EAGAIN || now_len < 0) {
@@ -131,19 +146,6 @@ static int names_measure(struct names_op *op, size_t *ret_len)
 	return len < 0 ? (int)len : 0;
 }
 
-/* The inode exists in memory from now on; the completion decides whether the caller gets it. */
-static void names_hand_out(struct names_op *op)
-{
-	struct vc_inode *inode = NULL;
-	int r = vc_catalog_get(op->locked[0]->cat, op->new_ino, &inode);
-
-	if (r < 0)
-		vc_pool_fail(op->pool, r);
-	*op->ret_new = inode;
-	if (op->ret_inode)
-		*op->ret_inode = inode;
-}
-
 int names_run(struct names_op *op, struct vc_done *done)
 {
 	struct vc_log_slot slot;
@@ -160,8 +162,6 @@ int names_run(struct names_op *op, struct vc_done *done)
 			break;
 		vc_record_init(&rec);
 		r = names_try(op, &len, &rec, &slot);
-		if (r == 0 && op->new_ino)
-			names_hand_out(op);
 		if (r == 0)
 			vol_submit(op->pool, &rec, &slot, true, done);
 		vc_record_fini(&rec);

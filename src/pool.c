@@ -251,7 +251,7 @@ static void pool_reap(struct vc_pool *pool, uint64_t ino)
 	if (r == 0) {
 		vc_mutex_lock(&pool->names);
 		vc_mutex_lock(&inode->lock);
-		if (!vc_catalog_in_use(cat, inode, inode->dirty ? 2 : 1) && atomic_load(&inode->orphan) && !atomic_load(&inode->gone)) {
+		if (!vc_catalog_in_use(cat, inode, 1) && atomic_load(&inode->orphan) && !atomic_load(&inode->gone)) {
 			r = vc_apply_record(pool, &rec, NULL, NULL, &slot);
 		} else {
 			vc_log_unadmit(pool->log, (size_t)len);
@@ -281,12 +281,24 @@ static void *pool_reap_thread(void *arg)
 			continue;
 		}
 		ino = pool->orphans[--pool->norphans];
+		pool->reaping = true;
 		vc_mutex_unlock(&pool->lock);
 		pool_reap(pool, ino);
 		vc_mutex_lock(&pool->lock);
+		pool->reaping = false;
+		if (pool->norphans == 0)
+			vc_cond_broadcast(&pool->task_cond);
 	}
 	vc_mutex_unlock(&pool->lock);
 	return NULL;
+}
+
+void vc_pool_wait_reaped(struct vc_pool *pool)
+{
+	vc_mutex_lock(&pool->lock);
+	while ((pool->norphans || pool->reaping) && !pool->stopping && !atomic_load(&pool->failed))
+		vc_cond_wait(&pool->task_cond, &pool->lock);
+	vc_mutex_unlock(&pool->lock);
 }
 
 /* ---- open and close ---- */
@@ -526,7 +538,7 @@ static void pool_drop_slices(struct vc_pool *pool)
 				inode->active = NULL;
 				inode->dirty = NULL;
 			}
-			vc_catalog_put(&pool->catalog, inode);
+			vc_catalog_unpin(&pool->catalog, inode);
 		}
 		slice->ndirty = 0;
 		for (size_t i = 0; i < slice->nimages; i++)

@@ -73,6 +73,7 @@ struct vc_pool {
 	struct vc_parked *parked, **parked_tail;
 	uint64_t *orphans;          /* inode numbers to delete */
 	size_t norphans, orphans_cap;
+	bool reaping;               /* the reap thread is deleting one */
 	struct vc_task destage_task, clean_task;
 	struct vc_clean *clean;     /* a mark that is running, NULL: none; changed under fold and lock */
 	bool stopping, abandoned, started;
@@ -97,6 +98,8 @@ int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len) VC_
 void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked);
 /** Admission that sleeps: for threads of the engine itself and operations that may. */
 int vc_pool_admit_wait(struct vc_pool *pool, enum vc_log_class class, size_t len) VC_MUST_CHECK;
+/** Sleep until no deleted inode waits to be removed from the books. */
+void vc_pool_wait_reaped(struct vc_pool *pool);
 /** Hooks of the log (struct vc_log_params). */
 void vc_pool_space(void *pool);
 int vc_pool_before_sync(void *pool);

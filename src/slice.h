@@ -8,7 +8,7 @@
  *   bases    pending bases, oldest first, whose deltas hold writes of this slice
  *
  * An inode touched in a slice is dirty in it until it is settled: at its first change in a later slice, or when the slice is
- * destaged, its row and base of that moment are stored here. `dirty` holds a reference on each, so that an inode whose state is
+ * destaged, its row and base of that moment are stored here. `dirty` pins each, so that an inode whose state is
  * not in LMDB yet is never evicted (and a deleted one never read back).
  *
  * Locks: `lock` for rows, images and dirty; bases by the lock of struct vc_bases; references are atomic.
@@ -68,7 +68,7 @@ int vc_slice_put_row(struct vc_slice *slice, const void *key, size_t key_len, co
 		     size_t value_len) VC_MUST_CHECK;
 /** Remember an image's state at the end of the slice; takes over the reference on base. 0 or -ENOMEM (reference put). */
 int vc_slice_add_image(struct vc_slice *slice, uint64_t ino, uint64_t tag, struct vc_base *base) VC_MUST_CHECK;
-/** Remember a dirty inode; takes over the caller's reference on it. 0 or -ENOMEM (not taken). */
+/** Remember a dirty inode, which the caller has pinned. 0 or -ENOMEM (it unpins). */
 int vc_slice_add_dirty(struct vc_slice *slice, struct vc_inode *inode) VC_MUST_CHECK;
 
 /** All rows in key order: *ret is malloc'ed, of slice->nrows pointers. Nobody changes the slice any more. 0 or -ENOMEM. */
