@@ -158,7 +158,11 @@ static int segment_found(void *ctx, const char *name)
 
 int vc_chunk_segment_list(struct vc_chunk_store *store)
 {
-	return vc_io_list(store->io, store->dir, segment_found, store);
+	int r = vc_io_list(store->io, store->dir, segment_found, store);
+
+	if (r == -ENOENT)
+		vc_err("%s: the chunk files of this pool are missing", store->dir);
+	return r;
 }
 
 void vc_chunk_segment_free_all(struct vc_chunk_store *store)

@@ -602,7 +602,7 @@ static void *clean_thread(void *arg)
 	struct vc_pool *pool = c->pool;
 	int r = clean_destage(pool);
 
-	if (r == 0)
+	if (r == 0 || r == -ENOSPC) /* for want of space: what is checkpointed can be cleaned all the more */
 		r = clean_run(c);
 	vc_mutex_lock(&pool->lock);
 	pool->clean_task.status.running = 0;
@@ -667,6 +667,14 @@ int vc_clean_defer(void *arg, uint64_t node_id)
 		return -ENOMEM;
 	c->deferred[c->ndeferred++] = node_id;
 	return 0;
+}
+
+size_t vc_clean_deferred(const struct vc_pool *pool) { return pool->clean ? pool->clean->ndeferred : 0; }
+
+void vc_clean_undefer(struct vc_pool *pool, size_t n)
+{
+	if (pool->clean)
+		pool->clean->ndeferred = n;
 }
 
 void vc_clean_stop(struct vc_pool *pool)

@@ -422,6 +422,22 @@ static int commit_row(struct vc_meta_txn *txn, const struct vc_slice_row *row)
 	return r == -ENOENT ? 0 : r;
 }
 
+static bool row_is_inode_gone(const struct vc_slice_row *row) { return row->deleted && row->bytes[0] == VC_ROW_INODE; }
+
+/* Deletions of inodes last, so that they find what this slice added to an inode that it also deletes. */
+static int commit_rows(struct destage *d, struct vc_meta_txn *txn)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < d->slice->nrows && r == 0; i++)
+		if (!row_is_inode_gone(d->rows[i]))
+			r = commit_row(txn, d->rows[i]);
+	for (size_t i = 0; i < d->slice->nrows && r == 0; i++)
+		if (row_is_inode_gone(d->rows[i]))
+			r = commit_row(txn, d->rows[i]);
+	return r;
+}
+
 struct commit_segments {
 	struct vc_meta_txn *txn;
 	uint64_t checkpoint_lsn; /* of the state before: older segments have their row */
@@ -466,8 +482,8 @@ static int commit_all(struct destage *d, struct vc_meta_txn *txn)
 
 	for (size_t i = 0; i < d->nstaged && r == 0; i++)
 		r = commit_fold(d, txn, &d->staged[i]);
-	for (size_t i = 0; i < d->slice->nrows && r == 0; i++)
-		r = commit_row(txn, d->rows[i]);
+	if (r == 0)
+		r = commit_rows(d, txn);
 	for (size_t i = 0; i < d->slice->nimages && r == 0; i++)
 		r = commit_image(d, txn, &d->slice->images[i]);
 	if (r == 0)
@@ -513,10 +529,12 @@ static int commit(struct destage *d)
 {
 	struct vc_pool *pool = d->pool;
 	struct vc_meta_txn *txn;
+	size_t deferred;
 	int r;
 
 	d->images = atomic_load(&pool->images);
 	vc_mutex_lock(&pool->fold);
+	deferred = vc_clean_deferred(pool);
 	r = vc_meta_write_begin(pool->meta, &txn);
 	if (r == 0) {
 		r = commit_all(d, txn);
@@ -525,6 +543,8 @@ static int commit(struct destage *d)
 		else
 			vc_meta_end(txn);
 	}
+	if (r < 0)
+		vc_clean_undefer(pool, deferred);
 	if (r == 0) {
 		atomic_store(&pool->images, d->images);
 		r = commit_swap(d);
@@ -569,6 +589,8 @@ static int destage_steps(struct destage *d)
 
 	vc_log_wait_applied(pool->log, &d->slice->section);
 	destage_settle(d->slice);
+	if (atomic_load(&pool->failed))
+		return -EIO; /* the slice may lack what could not be applied or settled: its log must stay */
 	r = vc_log_flush_wait(pool->log, d->slice->section.last_lsn);
 	if (r == 0)
 		r = vc_slice_sorted_rows(d->slice, &d->rows);
@@ -675,6 +697,11 @@ static void destage_failed_locked(struct vc_pool *pool, int r)
 	if (!atomic_exchange(&pool->full, true))
 		vc_warn("%s: no space to destage; new data is refused (ENOSPC), nothing is lost; delete something or add space", pool->dir);
 	vc_cond_signal(&pool->resume_cond);
+	if (pool->destage_task.status.running) {
+		pool->destage_task.status.running = 0;
+		pool->destage_task.status.error = -ENOSPC;
+		vc_cond_broadcast(&pool->task_cond);
+	}
 	(void)vc_cond_wait_until(&pool->destage_cond, &pool->lock, vc_mono_ns() + DESTAGE_RETRY_NS);
 }
 

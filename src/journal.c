@@ -62,6 +62,8 @@ int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret)
 	j->dir = vc_pool_path(pool, "journal");
 	j->backup_dir = vc_pool_path(pool, "backup");
 	r = j->dir && j->backup_dir ? vc_io_list(pool->io, j->dir, journal_add_size, j) : -ENOMEM;
+	if (r == -ENOENT)
+		vc_err("%s: the destage journal of this pool is missing", j->dir);
 	if (r < 0) {
 		vc_journal_close(j);
 		return r;
@@ -161,6 +163,10 @@ static int journal_new_file(struct vc_journal *j, uint64_t prev_lsn)
 	j->bytes += sizeof(head);
 	if (r == 0)
 		r = vc_io_sync_dir(j->pool->io, j->dir);
+	if (r < 0) { /* without its header it is no file to append to */
+		vc_io_close(j->file);
+		j->file = NULL;
+	}
 	return r;
 }
 

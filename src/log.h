@@ -96,6 +96,8 @@ enum vc_log_class { VC_LOG_DATA, VC_LOG_META };
 int vc_log_admit(struct vc_log *log, enum vc_log_class class, size_t len) VC_MUST_CHECK;
 /** Give an admission back unused. */
 void vc_log_unadmit(struct vc_log *log, size_t len);
+/** An admission of `from` bytes becomes one of `to` bytes, which are not more. */
+void vc_log_shrink_admission(struct vc_log *log, size_t from, size_t to);
 /** Longest record the log takes. */
 size_t vc_log_record_max(const struct vc_log *log);
 

@@ -69,6 +69,7 @@ static int replay_open_slot(struct replay *rp, uint32_t slot)
 	struct replay_segment *s = &rp->found[rp->nfound];
 	char *path = log_segment_path(log, slot);
 	uint64_t size = 0;
+	bool used = false;
 	int r = path ? 0 : -ENOMEM;
 
 	if (r == 0)
@@ -87,12 +88,18 @@ static int replay_open_slot(struct replay *rp, uint32_t slot)
 			vc_err("%s: a log segment of another pool, or of another size", path);
 			r = -EUCLEAN;
 		} else if (r == 0 && log_segment_check(log, &s->header) == 0) {
+			used = true;
 			s->slot = slot;
 			rp->last_epoch = VC_MAX(rp->last_epoch, vc_le64_get(s->header.epoch));
 			rp->nfound += segment_seq(s) >= rp->how->first_seq;
 		} else {
 			rp->headless[slot] = true;
 		}
+	}
+	/* Files are filled and synced before they are used; only the last one may never have got that far. */
+	if (r == 0 && size < log->p.segment_size && (used || slot + 1 < log->nmade)) {
+		vc_err("%s: truncated: %llu of %llu bytes", path, (unsigned long long)size, (unsigned long long)log->p.segment_size);
+		r = -EUCLEAN;
 	}
 	free(path);
 	return r;

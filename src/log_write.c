@@ -82,6 +82,15 @@ void vc_log_unadmit(struct vc_log *log, size_t len)
 		log->p.space(log->p.ctx);
 }
 
+void vc_log_shrink_admission(struct vc_log *log, size_t from, size_t to)
+{
+	vc_mutex_lock(&log->lock);
+	log->admitted -= log_cost(log, from) - log_cost(log, to);
+	vc_mutex_unlock(&log->lock);
+	if (log->p.space)
+		log->p.space(log->p.ctx);
+}
+
 /* ---- batches ---- */
 
 static void log_batch_free(struct vc_log_batch *batch)

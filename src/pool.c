@@ -334,6 +334,8 @@ static int pool_open_meta(struct vc_pool *pool, struct vc_disk_state *ret_state)
 	struct vc_map_params map = { .cache_bytes = pool->options.node_cache_bytes };
 	int r = path ? vc_meta_open(&params, &pool->meta) : -ENOMEM;
 
+	if (r == -ENOENT)
+		vc_err("%s/data.mdb: the maps of this pool are missing", path);
 	if (r == 0)
 		r = pool_read_state(pool, ret_state);
 	if (r == 0) {
@@ -671,7 +673,7 @@ int vc_pool_task_wait(struct vc_pool *pool, enum vc_task_kind kind, uint64_t id)
 	int r;
 
 	vc_mutex_lock(&pool->lock);
-	while (task->status.running && task->status.id == id && !pool->stopping && !atomic_load(&pool->failed))
+	while (task->status.running && task->status.id >= id && !pool->stopping && !atomic_load(&pool->failed)) /* a later one covers it */
 		vc_cond_wait(&pool->task_cond, &pool->lock);
 	r = task->status.running ? -EIO : task->status.error;
 	vc_mutex_unlock(&pool->lock);

@@ -156,6 +156,9 @@ int vc_clean_start(struct vc_pool *pool, uint64_t *ret_id) VC_MUST_CHECK;
 bool vc_clean_running(struct vc_pool *pool);
 /** For vc_fold.defer_delete. */
 int vc_clean_defer(void *pool, uint64_t node_id);
+/** How many were handed over, and taking back all after the first n: their transaction was given up. Fold lock held. */
+size_t vc_clean_deferred(const struct vc_pool *pool);
+void vc_clean_undefer(struct vc_pool *pool, size_t n);
 void vc_clean_stop(struct vc_pool *pool);
 
 #endif

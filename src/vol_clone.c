@@ -164,6 +164,9 @@ int vc_volume_pin(struct vc_inode *src, struct vc_inode **ret)
 
 /* ---- ranges ---- */
 
+/* A share and a growth. */
+#define COPY_RECORD_MAX (sizeof(struct vc_disk_record) + 2 * sizeof(struct vc_disk_op))
+
 struct copy {
 	struct vc_inode *src, *dst;
 	uint64_t src_offset, dst_offset, len;
@@ -238,8 +241,10 @@ static int copy_share_once(const struct copy *c, struct vc_done *done)
 	struct vc_record rec;
 	struct vc_log_slot slot;
 	bool whole;
-	int r;
+	int r = vc_pool_admit_wait(pool, VC_LOG_META, COPY_RECORD_MAX);
 
+	if (r < 0)
+		return r;
 	vol_lock_range(c->dst, c->dst_offset >> VC_BLOCK_SHIFT, VC_DIV_UP(c->len, (uint64_t)VC_BLOCK_SIZE));
 	vol_busy_locked(c->dst, &busy, 0, VC_IMAGE_BLOCKS_MAX + 1);
 	vc_mutex_unlock(&c->dst->lock);
@@ -250,7 +255,9 @@ static int copy_share_once(const struct copy *c, struct vc_done *done)
 	copy_unlock(c);
 	copy_build(c, whole, &rec);
 	if (r == 0)
-		r = vol_admit_record(pool, &rec, VC_LOG_META);
+		r = vol_fit_admission(pool, &rec, COPY_RECORD_MAX);
+	else
+		vc_log_unadmit(pool->log, COPY_RECORD_MAX);
 	if (r == 0) {
 		copy_lock(c);
 		if (copy_is_whole_locked(c) == whole && (whole || copy_tail_fits_locked(c))) {

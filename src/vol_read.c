@@ -16,9 +16,13 @@
 #include "volume_impl.h"
 
 #define HOLD_INLINE 4
+/* Checkpoints and sweeps that may overtake one read before something must be missing. */
+#define READ_STALE_MAX 16
 
 struct hold {
 	struct vc_overlay *active;
+	struct vc_base **bases; /* that slots of the active overlay name: it may drop them any moment */
+	size_t nbases;
 	struct vc_view *inline_views[HOLD_INLINE];
 	struct vc_view **views;
 	size_t n, cap;
@@ -27,6 +31,8 @@ struct hold {
 static void hold_init(struct hold *h)
 {
 	h->active = NULL;
+	h->bases = NULL;
+	h->nbases = 0;
 	h->views = h->inline_views;
 	h->n = 0;
 	h->cap = HOLD_INLINE;
@@ -38,6 +44,9 @@ static void hold_put(struct hold *h)
 		vc_view_put(h->views[i]);
 	if (h->views != h->inline_views)
 		free(h->views);
+	for (size_t i = 0; i < h->nbases; i++)
+		vc_base_put(h->bases[i]);
+	free(h->bases);
 	vc_overlay_put(h->active);
 	hold_init(h);
 }
@@ -130,10 +139,28 @@ static int resolve_view(struct vc_pool *pool, struct hold *h, const struct vc_vi
 	return r < 0 ? r : resolve_bases(pool, h, n, slots);
 }
 
+/* The active overlay changes as soon as the inode is unlocked: keep the bases that slots got from it. */
+static int hold_bases(struct hold *h, uint64_t n, const struct vc_slot *slots)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		struct vc_base **bases;
+
+		if (slots[i].kind != VC_SLOT_BASE || (h->nbases && h->bases[h->nbases - 1] == slots[i].base))
+			continue;
+		bases = realloc(h->bases, (h->nbases + 1) * sizeof(struct vc_base *));
+		if (!bases)
+			return -ENOMEM;
+		h->bases = bases;
+		h->bases[h->nbases++] = vc_base_get(slots[i].base);
+	}
+	return 0;
+}
+
 static int resolve(struct vc_inode *inode, struct hold *h, uint64_t lba, uint64_t n, struct vc_slot *slots)
 {
 	struct vc_view *view;
 	uint64_t left = n;
+	int r = 0;
 
 	memset(slots, 0, n * sizeof(*slots));
 	vc_mutex_lock(&inode->lock);
@@ -141,10 +168,12 @@ static int resolve(struct vc_inode *inode, struct hold *h, uint64_t lba, uint64_
 		left = vc_overlay_lookup(inode->active, lba, n, slots);
 		if (left < n)
 			h->active = vc_overlay_get(inode->active);
+		if (vc_overlay_ref_depth(inode->active))
+			r = hold_bases(h, n, slots);
 	}
 	view = vc_base_view(inode->base);
 	vc_mutex_unlock(&inode->lock);
-	if (hold_view(h, view) < 0)
+	if (hold_view(h, view) < 0 || r < 0)
 		return -ENOMEM;
 	return left ? resolve_view(vol_pool(inode), h, view, lba, n, slots) : resolve_bases(vol_pool(inode), h, n, slots);
 }
@@ -218,7 +247,7 @@ int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint
 {
 	struct vc_slot slots[VOL_WINDOW + 1];
 	struct hold hold;
-	uint64_t stale = 0; /* root that was outdated once already */
+	unsigned int stale = 0; /* times that these blocks had to be looked up again */
 	int r = 0;
 
 	hold_init(&hold);
@@ -230,15 +259,15 @@ int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint
 			r = fetch(inode, slots, lba, n, buf);
 		root = hold.n ? hold.views[0]->root.id : 0;
 		hold_put(&hold);
-		if (r == -ESTALE && root == stale) {
+		if (r == -ESTALE && ++stale > READ_STALE_MAX) {
 			vc_err("image %llu, offset %llu: map node or chunk segment missing below node %llu; run vclone check",
 			       (unsigned long long)inode->ino, (unsigned long long)(lba * VC_BLOCK_SIZE), (unsigned long long)root);
 			r = -EIO;
 		} else if (r == -ESTALE) {
-			stale = root;
 			r = wait_for_checkpoint(vol_pool(inode));
 			continue;
 		}
+		stale = 0;
 		if (r < 0)
 			break;
 		lba += n;
@@ -369,6 +398,7 @@ int vc_volume_seek(struct vc_inode *inode, uint64_t offset, int whence, uint64_t
 {
 	uint64_t lba = offset >> VC_BLOCK_SHIFT, end, size;
 	bool want_data = whence == SEEK_DATA;
+	unsigned int stale = 0;
 	int r = vol_check_image(inode);
 
 	if (r < 0)
@@ -387,11 +417,13 @@ int vc_volume_seek(struct vc_inode *inode, uint64_t offset, int whence, uint64_t
 
 		r = seek_step(vol_pool(inode), inode, lba, end, &data, &next);
 		if (r == -ESTALE)
-			r = wait_for_checkpoint(vol_pool(inode));
+			r = ++stale > READ_STALE_MAX ? -EIO : wait_for_checkpoint(vol_pool(inode));
 		else if (r == 0 && data == want_data)
 			break;
-		else if (r == 0)
+		else if (r == 0) {
 			lba = next;
+			stale = 0;
+		}
 		if (r < 0)
 			return r;
 	}

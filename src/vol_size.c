@@ -7,6 +7,9 @@
 
 #include "volume_impl.h"
 
+/* Two edges, what lies between them, and the size. */
+#define EDIT_RECORD_MAX (sizeof(struct vc_disk_record) + 4 * sizeof(struct vc_disk_op) + 2 * (8 + (size_t)VC_BLOCK_SIZE))
+
 /* A change whose record needs the old content of up to two blocks. */
 struct edit {
 	struct vc_inode *inode;
@@ -68,8 +71,10 @@ static int edit_run(struct edit *e, void (*prepare)(struct edit *e), enum vc_log
 	struct vc_busy_range busy;
 	struct vc_record rec;
 	struct vc_log_slot slot;
-	int r;
+	int r = vc_pool_admit_wait(pool, class, EDIT_RECORD_MAX);
 
+	if (r < 0)
+		return r;
 	vc_record_init(&rec);
 	vol_lock_range(e->inode, e->busy_lba, e->busy_nblocks);
 	vol_busy_locked(e->inode, &busy, e->busy_lba, e->busy_nblocks);
@@ -77,7 +82,9 @@ static int edit_run(struct edit *e, void (*prepare)(struct edit *e), enum vc_log
 	vc_mutex_unlock(&e->inode->lock);
 	r = edit_record(e, &rec);
 	if (r == 0)
-		r = vol_admit_record(pool, &rec, class);
+		r = vol_fit_admission(pool, &rec, EDIT_RECORD_MAX);
+	else
+		vc_log_unadmit(pool->log, EDIT_RECORD_MAX);
 	if (r == 0) {
 		vc_mutex_lock(&e->inode->lock);
 		r = vc_apply_record(pool, &rec, e->inode, NULL, &slot);

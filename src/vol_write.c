@@ -293,16 +293,24 @@ static int write_append(struct write *w)
 	struct vc_busy_range busy;
 	struct vc_wait wait;
 	struct write inner = *w;
-	int r;
+	size_t most = sizeof(struct vc_disk_record) + 4 * sizeof(struct vc_disk_op) + 2 * (8 + (size_t)VC_BLOCK_SIZE) +
+		VC_ROUND_UP(w->len / VC_BLOCK_SIZE * 4, (size_t)8) + w->len;
+	int r = vc_pool_admit_wait(pool, VC_LOG_DATA, most); /* see vol_fit_admission */
 
+	if (r < 0)
+		return r;
 	vol_lock_range(w->inode, 0, VC_IMAGE_BLOCKS_MAX);
 	inner.offset = w->inode->f.size;
 	vol_busy_locked(w->inode, &busy, inner.offset >> VC_BLOCK_SHIFT, VC_IMAGE_BLOCKS_MAX);
 	vc_mutex_unlock(&w->inode->lock);
-	r = inner.offset + w->len > VC_IMAGE_SIZE_MAX ? -EFBIG : vc_pool_admit_wait(pool, VC_LOG_DATA, write_record_len(&inner));
+	if (inner.offset + w->len > VC_IMAGE_SIZE_MAX) {
+		vc_log_unadmit(pool->log, most);
+		r = -EFBIG;
+	}
 	if (r == 0) {
 		struct write_edges *e = malloc(sizeof(*e));
 
+		vc_log_shrink_admission(pool->log, most, write_record_len(&inner));
 		vc_wait_init(&wait);
 		inner.done = &wait.done;
 		r = e ? write_read_edges(&inner, e) : -ENOMEM;

@@ -105,6 +105,17 @@ int vol_admit_record(struct vc_pool *pool, struct vc_record *rec, enum vc_log_cl
 	return len < 0 ? (int)len : vc_pool_admit_wait(pool, class, (size_t)len);
 }
 
+int vol_fit_admission(struct vc_pool *pool, struct vc_record *rec, size_t admitted)
+{
+	int64_t len = vc_record_len(rec);
+
+	if (len < 0)
+		vc_log_unadmit(pool->log, admitted);
+	else if ((size_t)len < admitted)
+		vc_log_shrink_admission(pool->log, admitted, (size_t)len);
+	return len < 0 ? (int)len : 0;
+}
+
 /* ---- flush and information ---- */
 
 int vc_volume_flush(struct vc_inode *inode, struct vc_done *done)

@@ -42,6 +42,13 @@ static inline void vol_submit(struct vc_pool *pool, struct vc_record *rec, const
 	vc_log_submit(pool->log, slot, durable, done);
 }
 
+/*
+ * Whoever keeps a range busy has been admitted to the log before: a write that was admitted waits for the range, and the log may not get
+ * room again before that write is logged. So the longest record is admitted first and vol_fit_admission gives back the rest.
+ */
+/** `rec` is built; `admitted` bytes were. 0, or an error of the record, its admission given back. */
+int vol_fit_admission(struct vc_pool *pool, struct vc_record *rec, size_t admitted) VC_MUST_CHECK;
+
 /** Admit (sleeping if need be), log and apply `rec` under locks the caller takes in between: see uses. */
 int vol_admit_record(struct vc_pool *pool, struct vc_record *rec, enum vc_log_class class) VC_MUST_CHECK;
 

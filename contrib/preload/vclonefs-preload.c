@@ -4,9 +4,9 @@
  *
  *	LD_PRELOAD=vclonefs-preload.so cp --reflink=always golden.img vm7.img
  *
- * The kernel answers these two requests itself for every FUSE mount (EOPNOTSUPP). This library replaces ioctl(2): when both
- * descriptors are on the same file system, and that is a vclonefs, it asks with VCLONEFS_IOC_CLONE_RANGE; everything else goes to the
- * kernel as it is. Result and errno are those of the request that was made.
+ * The kernel answers these two requests itself for every FUSE mount (EOPNOTSUPP). This library replaces ioctl(2): when
+ * both descriptors are on the same file system, and that is a vclonefs, it asks with VCLONEFS_IOC_CLONE_RANGE;
+ * everything else goes to the kernel as it is. Result and errno are those of the request that was made.
  */
 #define _GNU_SOURCE 1
 #include <errno.h>
