@@ -128,6 +128,8 @@ static int apply_clone_range(struct vc_inode *inode, struct vc_inode *source, st
 		return -ENOMEM;
 	vc_overlay_set_range(o, op->lba, op->nblocks, source->base, op->arg2);
 	vc_overlay_set_ref_depth(o, depth + 1);
+	if ((op->lba ^ op->arg2) & (VC_LEAF_BLOCKS - 1)) /* no leaf can be shared: every one is made anew */
+		atomic_fetch_add(&slice->cost, op->nblocks / VC_LEAF_BLOCKS);
 	return 0;
 }
 
@@ -214,9 +216,14 @@ int vc_apply_record(struct vc_pool *pool, struct vc_record *rec, struct vc_inode
 		    struct vc_log_slot *slot)
 {
 	int64_t len = vc_record_len(rec);
-	int r = vc_log_reserve(pool->log, (size_t)len, slot);
+	int r;
 	struct vc_slice *slice;
 
+	if (inode && atomic_load(&inode->gone)) { /* nothing may be logged of an inode that the log says is deleted */
+		vc_log_unadmit(pool->log, (size_t)len);
+		return -ESTALE;
+	}
+	r = vc_log_reserve(pool->log, (size_t)len, slot);
 	if (r < 0)
 		return r;
 	slice = vc_pool_slice_of(slot->section);

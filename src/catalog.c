@@ -155,20 +155,15 @@ static struct vc_inode *catalog_take_locked(struct vc_catalog *cat, uint64_t ino
 	return inode;
 }
 
-/* Directories that were looked into stay: their entries are the expensive part. */
 static struct vc_inode *catalog_evict_locked(struct vc_catalog *cat)
 {
-	vc_list_for_each(node, &cat->idle) {
-		struct vc_inode *inode = vc_list_entry(node, struct vc_inode, idle);
+	struct vc_inode *inode = vc_list_empty(&cat->idle) ? NULL : vc_list_entry(cat->idle.next, struct vc_inode, idle);
 
-		if (inode->dir)
-			continue;
-		vc_list_del(&inode->idle);
-		cat->nidle--;
+	if (inode) {
+		catalog_not_idle_locked(cat, inode);
 		catalog_remove_locked(cat, inode);
-		return inode;
 	}
-	return NULL;
+	return inode;
 }
 
 /* ---- loading ---- */
@@ -237,40 +232,60 @@ static int catalog_load(struct vc_catalog *cat, struct vc_inode *inode)
 	return r;
 }
 
-static int catalog_get(struct vc_catalog *cat, uint64_t ino, struct vc_inode **ret)
+void vc_catalog_loads_changed(struct vc_catalog *cat)
 {
-	struct vc_inode *inode, *mine, *victim = NULL;
-	int r;
+	vc_mutex_lock(&cat->lock);
+	cat->loads++;
+	vc_mutex_unlock(&cat->lock);
+}
+
+/* Insert a freshly loaded object, unless another thread was faster. NULL: what was loaded may be outdated, load again. */
+static struct vc_inode *catalog_insert_loaded(struct vc_catalog *cat, struct vc_inode *mine, uint64_t loads)
+{
+	struct vc_inode *inode, *victim = NULL;
 
 	vc_mutex_lock(&cat->lock);
-	inode = catalog_take_locked(cat, ino);
-	vc_mutex_unlock(&cat->lock);
-	if (inode) {
-		*ret = inode;
-		return 0;
-	}
-	mine = inode_new(cat, ino);
-	if (!mine)
-		return -ENOMEM;
-	r = catalog_load(cat, mine);
-	if (r < 0) {
-		inode_free(mine);
-		return r;
-	}
-	vc_mutex_lock(&cat->lock);
-	inode = catalog_take_locked(cat, ino);
-	if (!inode) {
+	inode = catalog_take_locked(cat, mine->ino);
+	if (!inode && cat->loads == loads) {
 		catalog_insert_locked(cat, mine);
 		inode = mine;
-		mine = NULL;
 		if (cat->nidle > cat->idle_max)
 			victim = catalog_evict_locked(cat);
 	}
 	vc_mutex_unlock(&cat->lock);
-	inode_free(mine);
 	inode_free(victim);
-	*ret = inode;
-	return 0;
+	if (inode != mine)
+		inode_free(mine);
+	return inode;
+}
+
+static int catalog_get(struct vc_catalog *cat, uint64_t ino, struct vc_inode **ret)
+{
+	for (;;) {
+		struct vc_inode *inode, *mine;
+		uint64_t loads;
+		int r;
+
+		vc_mutex_lock(&cat->lock);
+		inode = catalog_take_locked(cat, ino);
+		loads = cat->loads;
+		vc_mutex_unlock(&cat->lock);
+		if (!inode) {
+			mine = inode_new(cat, ino);
+			if (!mine)
+				return -ENOMEM;
+			r = catalog_load(cat, mine);
+			if (r < 0) {
+				inode_free(mine);
+				return r;
+			}
+			inode = catalog_insert_loaded(cat, mine, loads);
+		}
+		if (inode) {
+			*ret = inode;
+			return 0;
+		}
+	}
 }
 
 int vc_catalog_get(struct vc_catalog *cat, uint64_t ino, struct vc_inode **ret)
@@ -300,9 +315,11 @@ static struct vc_inode *catalog_unused_locked(struct vc_catalog *cat, struct vc_
 		catalog_remove_locked(cat, inode);
 		return inode;
 	}
+	if (inode->dir) /* a directory that was looked into stays: its entries are the expensive part */
+		return NULL;
 	vc_list_add_tail(&cat->idle, &inode->idle);
 	cat->nidle++;
-	return NULL;
+	return cat->nidle > cat->idle_max ? catalog_evict_locked(cat) : NULL;
 }
 
 /* An orphan without users is reported, whether a slice still holds it or not: its deletion is one more change. */

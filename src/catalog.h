@@ -74,6 +74,7 @@ struct vc_catalog {
 	size_t table_size, ninodes;
 	struct vc_list idle;       /* least recently put first */
 	size_t nidle, idle_max;
+	uint64_t loads;            /* raised when LMDB has changed and objects may go: see catalog_get */
 	atomic_ulong next_ino;
 	atomic_ulong next_tag;
 	bool replaying;            /* one thread, no locks held: set during recovery */
@@ -95,6 +96,8 @@ void vc_catalog_put(struct vc_catalog *cat, struct vc_inode *inode);
 void vc_catalog_pin(struct vc_catalog *cat, struct vc_inode *inode);
 void vc_catalog_unpin(struct vc_catalog *cat, struct vc_inode *inode);
 void vc_catalog_known(struct vc_catalog *cat, struct vc_inode *inode, int64_t change);
+/** A checkpoint was made and inodes are about to be unpinned: what was loaded before is looked at again. */
+void vc_catalog_loads_changed(struct vc_catalog *cat);
 /** References of others than the caller (who holds `mine`), knowledge of the kernel included. */
 bool vc_catalog_in_use(struct vc_catalog *cat, struct vc_inode *inode, uint64_t mine);
 

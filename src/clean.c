@@ -545,14 +545,29 @@ static int clean_figures(struct vc_clean *c)
 static int clean_finish(struct vc_clean *c)
 {
 	struct vc_pool *pool = c->pool;
-	int r;
+	bool more = true;
+	int r = 0;
 
-	vc_mutex_lock(&pool->fold);
-	r = clean_delete(c, c->deferred, c->ndeferred);
-	vc_mutex_lock(&pool->lock);
-	pool->clean = NULL;
-	vc_mutex_unlock(&pool->lock);
-	vc_mutex_unlock(&pool->fold);
+	while (more) {
+		uint64_t *ids;
+		size_t n;
+
+		vc_mutex_lock(&pool->fold);
+		ids = c->deferred;
+		n = c->ndeferred;
+		c->deferred = NULL;
+		c->ndeferred = c->deferred_cap = 0;
+		more = n > 0 && r == 0;
+		if (!more) {
+			vc_mutex_lock(&pool->lock);
+			pool->clean = NULL;
+			vc_mutex_unlock(&pool->lock);
+		}
+		vc_mutex_unlock(&pool->fold);
+		for (size_t i = 0; i < n && r == 0; i += CLEAN_SWEEP_BATCH)
+			r = clean_delete(c, ids + i, VC_MIN(n - i, (size_t)CLEAN_SWEEP_BATCH));
+		free(ids);
+	}
 	return r;
 }
 

@@ -614,6 +614,7 @@ static int destage_steps(struct destage *d)
 /* The slice is in LMDB: let go of everything it kept in memory. */
 static void destage_retire(struct vc_pool *pool, struct vc_slice *slice)
 {
+	vc_catalog_loads_changed(&pool->catalog);
 	for (size_t i = 0; i < slice->ndirty; i++)
 		vc_catalog_unpin(&pool->catalog, slice->dirty[i]);
 	slice->ndirty = 0;
@@ -694,7 +695,7 @@ static void destage_failed_locked(struct vc_pool *pool, int r)
 		vc_cond_signal(&pool->resume_cond);
 		return;
 	}
-	if (!atomic_exchange(&pool->full, true))
+	if (!(atomic_fetch_or(&pool->full, VC_FULL_DESTAGE) & VC_FULL_DESTAGE))
 		vc_warn("%s: no space to destage; new data is refused (ENOSPC), nothing is lost; delete something or add space", pool->dir);
 	vc_cond_signal(&pool->resume_cond);
 	if (pool->destage_task.status.running) {
@@ -733,6 +734,8 @@ static void destage_step_locked(struct vc_pool *pool)
 	vc_mutex_unlock(&pool->lock);
 	r = vc_destage_slice(pool, oldest);
 	vc_mutex_lock(&pool->lock);
+	if (r == 0)
+		atomic_fetch_and(&pool->full, ~(unsigned int)VC_FULL_DESTAGE);
 	if (r < 0)
 		destage_failed_locked(pool, r);
 	destage_task_progress_locked(pool);

@@ -74,7 +74,7 @@ static int attr_log(struct vc_inode *inode, struct vc_record *rec)
 	struct vc_pool *pool = vol_pool(inode);
 	struct vc_log_slot slot;
 	struct vc_wait wait;
-	int r = vc_apply_record(pool, rec, NULL, NULL, &slot);
+	int r = vc_apply_record(pool, rec, inode, NULL, &slot);
 
 	vc_mutex_unlock(&inode->lock);
 	if (r < 0)

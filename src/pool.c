@@ -38,7 +38,8 @@ void vc_pool_fail(struct vc_pool *pool, int error)
 	if (!atomic_compare_exchange_strong(&pool->failed, &none, error ? error : -EIO))
 		return;
 	vc_err("%s: failed (error %d): no more writes are accepted until the next mount; reading goes on", pool->dir, -error);
-	vc_log_fail(pool->log, error);
+	if (pool->log)
+		vc_log_fail(pool->log, error);
 	vc_mutex_lock(&pool->lock);
 	pool_wake_all_locked(pool);
 	vc_mutex_unlock(&pool->lock);
@@ -63,10 +64,12 @@ static void pool_check_space(struct vc_pool *pool)
 	if (vc_io_space(pool->io, pool->dir, &space) < 0)
 		return;
 	reserve = VC_MIN(space.total / 20, POOL_SPACE_RESERVE_MAX);
-	if (atomic_exchange(&pool->full, space.free < reserve) != (space.free < reserve))
-		vc_warn("%s: %s", pool->dir, space.free < reserve ?
-			"the file system below is full: new data is refused (ENOSPC) until something is deleted" :
-			"there is room again: new data is accepted");
+	if (space.free < reserve) {
+		if (!(atomic_fetch_or(&pool->full, VC_FULL_RESERVE) & VC_FULL_RESERVE))
+			vc_warn("%s: the file system below is full: new data is refused (ENOSPC) until something is deleted", pool->dir);
+	} else if (atomic_fetch_and(&pool->full, ~(unsigned int)VC_FULL_RESERVE) & VC_FULL_RESERVE) {
+		vc_info("%s: there is room again: new data is accepted", pool->dir);
+	}
 }
 
 int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len)
@@ -90,6 +93,11 @@ int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len)
 void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked)
 {
 	vc_mutex_lock(&pool->lock);
+	if (pool->stopping) {
+		vc_mutex_unlock(&pool->lock);
+		parked->fn(parked, -EIO);
+		return;
+	}
 	parked->next = NULL;
 	*pool->parked_tail = parked;
 	pool->parked_tail = &parked->next;

@@ -23,6 +23,12 @@
 /* Bytes written directly to chunks and not yet checkpointed, at most, in multiples of the log's size. */
 #define VC_DIRECT_MAX_LOGS 4u
 
+/* Why new data is refused; each is taken back by whoever found it. */
+enum vc_pool_full {
+	VC_FULL_RESERVE = 1 << 0, /* little is left of the file system below */
+	VC_FULL_DESTAGE = 1 << 1, /* a checkpoint found no space */
+};
+
 struct vc_journal;
 struct vc_clean;
 
@@ -56,7 +62,7 @@ struct vc_pool {
 	struct vc_mutex names;      /* VC_LOCK_NS */
 	struct vc_mutex fold;       /* VC_LOCK_FOLD: over commit and swap of views; a reader that met -ESTALE passes through it */
 	atomic_int failed;          /* 0 or -errno: nothing is accepted any more (D4) */
-	atomic_bool full;           /* the last attempt to destage found no space: data is refused */
+	atomic_uint full;           /* enum vc_pool_full: new data is refused while not 0 */
 	_Atomic uint64_t space_checked_ns;
 	_Atomic uint64_t direct_bytes; /* undestaged, in chunk files */
 	_Atomic uint64_t next_content;

@@ -115,6 +115,8 @@ int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state)
 	pool->catalog.replaying = false;
 	vc_list_add_tail(&pool->slices, &current->node);
 	pool->current = current;
+	if (r == 0 && atomic_load(&pool->failed)) /* memory ran out while applying */
+		r = -ENOMEM;
 	if (r == 0 && !pool->options.read_only)
 		r = vc_chunk_sync(pool->chunks);
 	if (r == 0) {

@@ -10,6 +10,8 @@
 /* Bytes that one call copies where sharing is not possible. */
 #define COPY_BYTES_MAX (16u << 20)
 #define COPY_STEP (1u << 20)
+/* Bytes shared by one call where the leaves of source and destination do not match, so that each is made anew. */
+#define COPY_SKEWED_MAX (UINT64_C(8) << 30)
 
 /* ---- clones with a name ---- */
 
@@ -376,6 +378,8 @@ static int copy_check(struct copy *c)
 		return -EINVAL;
 	if ((c->src_offset - c->dst_offset) % VC_BLOCK_SIZE)
 		c->len = VC_MIN(c->len, (uint64_t)COPY_BYTES_MAX);
+	else if ((c->src_offset - c->dst_offset) % (VC_LEAF_BLOCKS * VC_BLOCK_SIZE))
+		c->len = VC_MIN(c->len, COPY_SKEWED_MAX);
 	return 0;
 }
 

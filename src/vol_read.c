@@ -16,8 +16,6 @@
 #include "volume_impl.h"
 
 #define HOLD_INLINE 4
-/* Checkpoints and sweeps that may overtake one read before something must be missing. */
-#define READ_STALE_MAX 16
 
 struct hold {
 	struct vc_overlay *active;
@@ -236,7 +234,7 @@ static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t l
 }
 
 /* What overtook us is done when the fold lock is free. */
-static int wait_for_checkpoint(struct vc_pool *pool)
+int vol_wait_for_checkpoint(struct vc_pool *pool)
 {
 	vc_mutex_lock(&pool->fold);
 	vc_mutex_unlock(&pool->fold);
@@ -259,12 +257,12 @@ int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint
 			r = fetch(inode, slots, lba, n, buf);
 		root = hold.n ? hold.views[0]->root.id : 0;
 		hold_put(&hold);
-		if (r == -ESTALE && ++stale > READ_STALE_MAX) {
+		if (r == -ESTALE && ++stale > VOL_STALE_TRIES) {
 			vc_err("image %llu, offset %llu: map node or chunk segment missing below node %llu; run vclone check",
 			       (unsigned long long)inode->ino, (unsigned long long)(lba * VC_BLOCK_SIZE), (unsigned long long)root);
 			r = -EIO;
 		} else if (r == -ESTALE) {
-			r = wait_for_checkpoint(vol_pool(inode));
+			r = vol_wait_for_checkpoint(vol_pool(inode));
 			continue;
 		}
 		stale = 0;
@@ -417,7 +415,7 @@ int vc_volume_seek(struct vc_inode *inode, uint64_t offset, int whence, uint64_t
 
 		r = seek_step(vol_pool(inode), inode, lba, end, &data, &next);
 		if (r == -ESTALE)
-			r = ++stale > READ_STALE_MAX ? -EIO : wait_for_checkpoint(vol_pool(inode));
+			r = ++stale > VOL_STALE_TRIES ? -EIO : vol_wait_for_checkpoint(vol_pool(inode));
 		else if (r == 0 && data == want_data)
 			break;
 		else if (r == 0) {

@@ -26,7 +26,8 @@ struct write {
 	uint64_t offset;
 	unsigned int flags;
 	struct vc_done *done;
-	struct vc_disk_direct *items; /* direct: chunks written already */
+	bool direct;
+	struct vc_disk_direct *items; /* direct, once admitted: chunks written */
 	uint32_t nitems;
 };
 
@@ -41,14 +42,20 @@ static bool write_has_tail(const struct write *w)
 	return (w->offset + w->len) % VC_BLOCK_SIZE && (write_nblocks(w) > 1 || !write_has_head(w));
 }
 
-/* Size of the record `w` will make; the same computation as write_build. */
+/* Items that a direct write needs at most. */
+static uint64_t write_items_max(const struct write *w)
+{
+	return write_nblocks(w) / vol_pool(w->inode)->chunk_blocks + 2;
+}
+
+/* Size of the record `w` will make, of a direct write before its chunks are written: at most; the same computation as write_build. */
 static size_t write_record_len(const struct write *w)
 {
 	uint64_t n = write_nblocks(w), head = write_has_head(w), tail = write_has_tail(w), middle = n - head - tail;
 	size_t len = sizeof(struct vc_disk_record) + sizeof(struct vc_disk_op); /* GROW */
 
-	if (w->items)
-		return len + sizeof(struct vc_disk_op) + w->nitems * sizeof(struct vc_disk_direct);
+	if (w->direct)
+		return len + sizeof(struct vc_disk_op) + (w->items ? w->nitems : write_items_max(w)) * sizeof(struct vc_disk_direct);
 	len += (head + tail) * (sizeof(struct vc_disk_op) + 8 + VC_BLOCK_SIZE);
 	if (middle)
 		len += sizeof(struct vc_disk_op) + VC_ROUND_UP(middle * 4, UINT64_C(8)) + middle * VC_BLOCK_SIZE;
@@ -174,9 +181,40 @@ static int write_partial(struct write *w)
 	return r;
 }
 
+/* Straight to chunk files: the log has room for what will name them. */
+static int write_direct(struct write *w)
+{
+	struct vc_pool *pool = vol_pool(w->inode);
+	size_t most = write_record_len(w);
+	struct vc_disk_direct *items = calloc(write_items_max(w), sizeof(*items));
+	struct vc_log_figures figures;
+	int r = items ? 0 : -ENOMEM;
+
+	vc_log_figures(pool->log, &figures);
+	atomic_fetch_add(&pool->direct_bytes, w->len);
+	if (r == 0)
+		r = vc_chunk_append_direct(pool->chunks, w->inode->ino, write_lba(w), figures.last_lsn, w->buf, write_nblocks(w),
+					   items, &w->nitems);
+	if (r == 0) {
+		w->items = items;
+		vc_log_shrink_admission(pool->log, most, write_record_len(w));
+		r = write_log(w, NULL, NULL);
+		w->items = NULL;
+	} else {
+		vc_log_unadmit(pool->log, most);
+		atomic_fetch_sub(&pool->direct_bytes, w->len);
+		if (r == -EROFS || r == -EIO)
+			vc_pool_fail(pool, r);
+	}
+	free(items);
+	return r;
+}
+
 static int write_admitted(struct write *w)
 {
-	if (!w->items && (write_has_head(w) || write_has_tail(w)))
+	if (w->direct)
+		return write_direct(w);
+	if ((write_has_head(w) || write_has_tail(w)))
 		return write_partial(w);
 	return write_log(w, NULL, NULL);
 }
@@ -186,7 +224,6 @@ static int write_admitted(struct write *w)
 static void write_free(struct write *w)
 {
 	vc_inode_put(w->inode);
-	free(w->items);
 	free((void *)(uintptr_t)w->buf);
 	free(w);
 }
@@ -195,9 +232,7 @@ static void write_resume(struct vc_parked *parked, int error)
 {
 	struct write *w = vc_container_of(parked, struct write, parked);
 
-	if (error)
-		write_drop_chunks(w);
-	else
+	if (!error)
 		error = write_admitted(w);
 	if (error)
 		vc_done_call(w->done, error);
@@ -207,16 +242,15 @@ static void write_resume(struct vc_parked *parked, int error)
 static int write_park(const struct write *w)
 {
 	struct write *copy = malloc(sizeof(*copy));
-	uint8_t *buf = w->items ? NULL : malloc(w->len);
+	uint8_t *buf = malloc(w->len);
 
-	if (!copy || (!buf && !w->items)) {
+	if (!copy || !buf) {
 		free(copy);
 		free(buf);
 		return -ENOMEM;
 	}
 	*copy = *w;
-	if (buf)
-		memcpy(buf, w->buf, w->len);
+	memcpy(buf, w->buf, w->len);
 	copy->buf = buf;
 	copy->parked = (struct vc_parked){ .class = VC_LOG_DATA, .len = write_record_len(w), .fn = write_resume };
 	vc_inode_hold(copy->inode);
@@ -228,21 +262,8 @@ static int write_start(struct write *w)
 {
 	int r = vc_pool_admit(vol_pool(w->inode), VC_LOG_DATA, write_record_len(w));
 
-	if (r == -EAGAIN) {
-		r = write_park(w);
-		if (r == 0)
-			return 0;
-	} else if (r == 0) {
-		r = write_admitted(w);
-		free(w->items);
-		return r;
-	}
-	write_drop_chunks(w);
-	free(w->items);
-	return r;
+	return r == -EAGAIN ? write_park(w) : r < 0 ? r : write_admitted(w);
 }
-
-/* ---- straight to chunks ---- */
 
 static bool write_is_direct(const struct write *w)
 {
@@ -251,30 +272,6 @@ static bool write_is_direct(const struct write *w)
 
 	return w->len >= VOL_DIRECT_MIN && w->offset % VC_BLOCK_SIZE == 0 && w->len % VC_BLOCK_SIZE == 0 &&
 		atomic_load(&pool->direct_bytes) < VC_DIRECT_MAX_LOGS * log_bytes;
-}
-
-static int write_direct(struct write *w)
-{
-	struct vc_pool *pool = vol_pool(w->inode);
-	struct vc_log_figures figures;
-	uint64_t n = write_nblocks(w);
-	int r;
-
-	w->items = calloc(n / pool->chunk_blocks + 2, sizeof(*w->items));
-	if (!w->items)
-		return -ENOMEM;
-	vc_log_figures(pool->log, &figures);
-	atomic_fetch_add(&pool->direct_bytes, w->len);
-	r = vc_chunk_append_direct(pool->chunks, w->inode->ino, write_lba(w), figures.last_lsn, w->buf, n, w->items, &w->nitems);
-	if (r < 0) {
-		free(w->items);
-		w->items = NULL;
-		atomic_fetch_sub(&pool->direct_bytes, w->len);
-		if (r == -EROFS || r == -EIO)
-			vc_pool_fail(pool, r);
-		return r;
-	}
-	return write_start(w);
 }
 
 /* ---- entry ---- */
@@ -348,5 +345,6 @@ int vc_volume_write(struct vc_inode *inode, const void *buf, size_t len, uint64_
 	}
 	if (flags & VC_WRITE_APPEND)
 		return write_append(&w);
-	return write_is_direct(&w) ? write_direct(&w) : write_start(&w);
+	w.direct = write_is_direct(&w);
+	return write_start(&w);
 }

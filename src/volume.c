@@ -145,15 +145,13 @@ static void info_exclusive(struct vc_pool *pool, struct vc_volume_info *info)
 	vc_meta_end(txn);
 }
 
-int vc_volume_info(struct vc_inode *inode, struct vc_volume_info *ret)
+static int info_once(struct vc_inode *inode, struct vc_volume_info *ret)
 {
 	struct vc_pool *pool = vol_pool(inode);
 	struct vc_view *view;
 	uint64_t tag;
-	int r = vol_check_image(inode);
+	int r;
 
-	if (r < 0)
-		return r;
 	vc_mutex_lock(&inode->lock);
 	*ret = (struct vc_volume_info){ .ino = inode->ino, .size = inode->f.size, .origin = inode->f.origin, .depth = inode->f.depth };
 	ret->pending = inode->active ? vc_overlay_blocks(inode->active) : 0;
@@ -164,9 +162,22 @@ int vc_volume_info(struct vc_inode *inode, struct vc_volume_info *ret)
 		ret->pending += vc_overlay_blocks(view->overlays[i]);
 	r = vc_map_figures(pool->map, view->root, tag, &ret->referenced, &ret->own);
 	vc_view_put(view);
-	if (r == -ESTALE)
-		return vc_volume_info(inode, ret);
-	if (r == 0)
-		info_exclusive(pool, ret);
 	return r;
+}
+
+int vc_volume_info(struct vc_inode *inode, struct vc_volume_info *ret)
+{
+	int r = vol_check_image(inode);
+
+	if (r < 0)
+		return r;
+	r = info_once(inode, ret);
+	for (int tries = 0; r == -ESTALE && tries < VOL_STALE_TRIES; tries++) {
+		r = vol_wait_for_checkpoint(vol_pool(inode));
+		if (r == 0)
+			r = info_once(inode, ret);
+	}
+	if (r == 0)
+		info_exclusive(vol_pool(inode), ret);
+	return r == -ESTALE ? -EIO : r;
 }

@@ -13,6 +13,12 @@
 /* Bases that share through others, at most this deep; then a checkpoint flattens them first. */
 #define VOL_REF_DEPTH_MAX 16u
 
+/* Checkpoints and sweeps that may overtake one read before something must be missing. */
+#define VOL_STALE_TRIES 16
+
+/** A reader met -ESTALE: sleep until the checkpoint that overtook it has swapped the views. 0, or -EIO when the pool failed. */
+int vol_wait_for_checkpoint(struct vc_pool *pool) VC_MUST_CHECK;
+
 /** The pool of an inode. */
 struct vc_pool *vol_pool(const struct vc_inode *inode);
 /** 0 for a regular file, else -EISDIR or -EINVAL. */
