@@ -71,7 +71,7 @@ static int chunk_add(struct check *c, uint64_t entry, uint64_t ino, uint64_t lba
 	if (!chunk->entry) {
 		*chunk = (struct check_chunk){ .entry = vc_entry_chunk(entry), .ino = ino, .lba = lba };
 		c->nchunk_set++;
-		c->ret->chunk_bytes += vc_entry_read_len(entry) - 512;
+		c->ret->chunk_bytes += vc_entry_stored_guess(entry);
 	}
 	chunk->last = VC_MAX(chunk->last, vc_entry_block(entry));
 	return 0;

@@ -524,7 +524,7 @@ static int clean_figures(struct vc_clean *c)
 
 		if (chunk->entry && chunk->owner < c->nimages) {
 			c->images[chunk->owner].blocks += chunk->blocks;
-			c->images[chunk->owner].bytes += vc_entry_read_len(chunk->entry) - 512; /* to half a KiB */
+			c->images[chunk->owner].bytes += vc_entry_stored_guess(chunk->entry);
 		}
 	}
 	for (size_t i = 0; i < c->nimages && r == 0;) {

@@ -189,6 +189,15 @@ static inline uint64_t vc_entry_make(uint64_t segno, uint32_t offset, uint32_t s
 static inline uint64_t vc_entry_segno(uint64_t e) { return e >> 30 & VC_SEGNO_MAX; }
 static inline uint32_t vc_entry_offset(uint64_t e) { return (uint32_t)(e >> 10 & 0xfffff) * 64; }
 static inline uint32_t vc_entry_read_len(uint64_t e) { return 64 + ((uint32_t)(e >> 4 & 63) + 1) * 1024; }
+/**
+ * Bytes the chunk takes, as well as the hint tells: right for what did not compress (whole blocks), to half a KiB for the rest.
+ */
+static inline uint32_t vc_entry_stored_guess(uint64_t e)
+{
+	uint32_t kib = (uint32_t)(e >> 4 & 63) + 1;
+
+	return 64 + kib * 1024 - (kib % 4 ? 512 : 0);
+}
 static inline uint32_t vc_entry_block(uint64_t e) { return (uint32_t)(e & 15); }
 /** The entry of block 0 of the same chunk: identifies the chunk, and is the key of its cache. */
 static inline uint64_t vc_entry_chunk(uint64_t e) { return e & ~UINT64_C(15); }

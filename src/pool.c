@@ -179,7 +179,7 @@ void vc_pool_space(void *ctx)
 {
 	struct vc_pool *pool = ctx;
 
-	if (!pool->started)
+	if (!atomic_load(&pool->started))
 		return;
 	vc_mutex_lock(&pool->lock);
 	vc_cond_signal(&pool->resume_cond);
@@ -412,7 +412,7 @@ static int pool_start(struct vc_pool *pool)
 	}
 	if (r < 0)
 		vc_err("%s: cannot start a thread (error %d)", pool->dir, -r);
-	pool->started = r == 0;
+	atomic_store(&pool->started, r == 0);
 	return r;
 }
 

@@ -82,7 +82,8 @@ struct vc_pool {
 	bool reaping;               /* the reap thread is deleting one */
 	struct vc_task destage_task, clean_task;
 	struct vc_clean *clean;     /* a mark that is running, NULL: none; changed under fold and lock */
-	bool stopping, abandoned, started;
+	bool stopping, abandoned;
+	atomic_bool started;        /* read without the lock by the log, which starts first */
 	pthread_t destage_thread, resume_thread, reap_thread, clean_thread;
 	bool clean_joinable;
 
