@@ -67,6 +67,7 @@ cleanup() {
 setup_pool() {
 	[ "$(id -u)" = 0 ] || skip "must be root to mount"
 	[ -c /dev/fuse ] || skip "no /dev/fuse"
+	command -v python3 >/dev/null || skip "no python3"
 	[ -x "$VCLONEFS" ] || fail "$VCLONEFS is missing"
 	TEST_DIR=$(mktemp -d "${TMPDIR:-/tmp}/vclonefs-test.XXXXXX")
 	trap cleanup EXIT
@@ -78,8 +79,8 @@ setup_pool() {
 	"$VCLONE" init ${POOL_OPTIONS:-} "$POOL" >>"$LOG" 2>&1 || fail "vclone init: status $?"
 }
 
-# mount_pool [option,...]; DAEMON_FLAGS: further arguments, such as -d
-mount_pool() {
+# try_mount_pool [option,...]; DAEMON_FLAGS: further arguments, such as -d. Returns 1 when the daemon gives up.
+try_mount_pool() {
 	"$VCLONEFS" -f ${DAEMON_FLAGS:-} -o "allow_other${1:+,$1}" "$POOL" "$MNT" >>"$LOG" 2>&1 &
 	daemon_pid=$!
 	for _ in $(seq 600); do
@@ -87,7 +88,14 @@ mount_pool() {
 		kill -0 $daemon_pid 2>/dev/null || break
 		sleep 0.05
 	done
-	fail "no mount"
+	kill -KILL $daemon_pid 2>/dev/null || :
+	wait $daemon_pid || :
+	daemon_pid=
+	return 1
+}
+
+mount_pool() {
+	try_mount_pool "$@" || fail "no mount"
 }
 
 # The daemon must end well, which means in a build with sanitizers: without a report.

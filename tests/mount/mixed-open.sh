@@ -150,6 +150,8 @@ DAEMON_FLAGS=-d mount_pool
 export LOG
 python3 - <<'END' || fail "requests"
 import mmap
+import re
+import time
 
 from vctest import *
 
@@ -157,15 +159,30 @@ ALL = 4 << 20
 page = mmap.mmap(-1, 4096)
 
 
-def count(what, call):
-    """Lines of the daemon's log with `what`, while call() runs and something that the daemon answers after it."""
-    def lines():
-        os.statvfs(MNT)
-        with open(os.environ["LOG"], errors="replace") as f:
-            return f.read().count(what)
-    before = lines()
+def log():
+    with open(os.environ["LOG"], errors="replace") as f:
+        text = f.read()
+    return text[text.rindex("opcode: INIT"):]
+
+
+def settle(handles=0):
+    """Closing does not wait for the daemon: sleep until it has only so many handles."""
+    while True:
+        text = log()
+        released = re.findall(r"unique: (\d+), opcode: RELEASE ", text)
+        opened = text.count("opcode: OPEN ") + text.count("opcode: CREATE ")
+        if opened - len(released) == handles and all(f"unique: {u}, success" in text for u in released):
+            return
+        time.sleep(0.01)
+
+
+def count(what, call, handles=0):
+    """Lines of the daemon's log with `what`, while call() runs and its handles are closed."""
+    settle(handles)
+    before = log().count(what)
     call()
-    return lines() - before
+    settle(handles)
+    return log().count(what) - before
 
 
 def open_read(flags=os.O_RDONLY):
@@ -187,26 +204,31 @@ def direct_write():
     os.close(fd)
 
 
+READ = "opcode: READ "
+NOTIFY = "NOTIFY: code=2"
+
 write("image", bytes(ALL))
+settle()
 open_read()
-same(count("opcode: READ (15)", open_read), 0, "READs of an image that is cached and did not change")
+same(count(READ, open_read), 0, "READs of an image that is cached and did not change")
 direct_write()
-check(count("opcode: READ (15)", open_read_tail) > 0, "pages were kept over a direct write")
+check(count(READ, open_read_tail) > 0, "pages were kept over a direct write")
 open_read()
-same(count("opcode: READ (15)", open_read), 0, "READs afterwards")
+same(count(READ, open_read), 0, "READs afterwards")
 
 # A buffered descriptor beside a direct one does not cache.
 direct = os.open(path("image"), os.O_RDWR | os.O_DIRECT)
 open_read()
-check(count("opcode: READ (15)", open_read) > 0, "a buffered descriptor caches beside a direct one")
+check(count(READ, open_read, 1) > 0, "a buffered descriptor caches beside a direct one")
 os.close(direct)
+settle()
 
 # One that was there first does, and each direct write is invalidated before it is answered.
 buffered = os.open(path("image"), os.O_RDONLY)
 os.pread(buffered, ALL, 0)
-same(count("opcode: READ (15)", lambda: os.pread(buffered, ALL, 0)), 0, "READs of a cached descriptor")
-same(count("NOTIFY: code=2", direct_write), 1, "invalidations by a direct write")
+same(count(READ, lambda: os.pread(buffered, ALL, 0), 1), 0, "READs of a cached descriptor")
+same(count(NOTIFY, direct_write, 1), 1, "invalidations by a direct write")
 os.close(buffered)
-same(count("NOTIFY: code=2", direct_write), 0, "invalidations without a cached descriptor")
+same(count(NOTIFY, direct_write), 0, "invalidations without a cached descriptor")
 END
 unmount_pool

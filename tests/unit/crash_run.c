@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* crash_run: random work on a simulated disk, and what a crash may leave of it. */
+#include "config.h"
+#include "unit.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include "crash_run.h"
+#include "engine.h"
+
+#define POOL "/pool"
+#define BURST_MAX 5
+#define BURST_WRITE_MAX (32u << 10)
+
+/* ---- what happened ---- */
+
+static struct crash_state *push_state(struct crash_run *run)
+{
+	struct crash_state *s;
+
+	if (run->nstates == run->cap) {
+		run->cap = run->cap ? run->cap * 2 : 64;
+		run->states = realloc(run->states, run->cap * sizeof(*run->states));
+		assert(run->states);
+	}
+	s = &run->states[run->nstates++];
+	*s = (struct crash_state){ .started = run->started, .acked = SIZE_MAX, .durable = SIZE_MAX };
+	s->hash = model_state(&run->w.model);
+	model_snapshot(&run->w.model, &s->model);
+	return s;
+}
+
+void crash_run_begin(struct crash_run *run)
+{
+	run->started = vc_sim_events(run->sim);
+}
+
+void crash_run_end(struct crash_run *run, bool durable)
+{
+	struct crash_state *s = push_state(run);
+
+	s->acked = vc_sim_events(run->sim);
+	if (durable)
+		s->durable = s->acked;
+}
+
+static void run_before(struct world *w) { crash_run_begin(w->ctx); }
+static void run_after(struct world *w, bool durable) { crash_run_end(w->ctx, durable); }
+
+/* ---- several writes at once ---- */
+
+struct burst {
+	struct crash_run *run;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned pending; /* under lock */
+};
+
+struct burst_op {
+	struct vc_done done;
+	struct burst *burst;
+	size_t state, acked;
+	bool is_write, durable;
+	int error;
+};
+
+static void burst_done(struct vc_done *done, int error)
+{
+	struct burst_op *op = vc_container_of(done, struct burst_op, done);
+	struct burst *b = op->burst;
+
+	op->error = error;
+	op->acked = vc_sim_events(b->run->sim);
+	pthread_mutex_lock(&b->lock);
+	b->pending--;
+	pthread_cond_signal(&b->cond);
+	pthread_mutex_unlock(&b->lock);
+}
+
+static void burst_start(struct burst *b, struct burst_op *op)
+{
+	*op = (struct burst_op){ .done = { .fn = burst_done }, .burst = b };
+	pthread_mutex_lock(&b->lock);
+	b->pending++;
+	pthread_mutex_unlock(&b->lock);
+}
+
+static void burst_write(struct crash_run *run, struct burst_op *op)
+{
+	struct world *w = &run->w;
+	struct model_file *f;
+	struct vc_inode *inode = world_pick(w, &f);
+	uint64_t offset;
+	size_t len;
+
+	op->state = run->nstates - 1;
+	if (!inode) {
+		burst_done(&op->done, 0);
+		return;
+	}
+	len = VC_MIN(world_compose(w, f, &offset), BURST_WRITE_MAX);
+	op->is_write = true;
+	op->durable = vc_unit_below(&w->rng, 4) == 0;
+	crash_run_begin(run);
+	assert_int_equal(vc_volume_write(inode, w->buf, len, offset, op->durable ? VC_WRITE_DSYNC : 0, &op->done), 0);
+	vc_inode_put(inode);
+	model_write(&f->data, w->buf, len, offset);
+	model_touch(f);
+	push_state(run);
+	op->state = run->nstates - 1;
+}
+
+static void burst_wait(struct burst *b, struct burst_op *ops, size_t n)
+{
+	pthread_mutex_lock(&b->lock);
+	while (b->pending)
+		pthread_cond_wait(&b->cond, &b->lock);
+	pthread_mutex_unlock(&b->lock);
+	for (size_t i = 0; i < n; i++) {
+		struct crash_state *s = &b->run->states[ops[i].state];
+
+		assert_int_equal(ops[i].error, 0);
+		if (ops[i].is_write)
+			s->acked = ops[i].acked;
+		if (ops[i].durable)
+			s->durable = VC_MIN(s->durable, ops[i].acked);
+	}
+}
+
+/* Perhaps a flush, then writes that nobody waits for in between. Only with room in the log: parked ones may change places. */
+static void step_burst(struct crash_run *run)
+{
+	struct burst b = { .run = run, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	struct burst_op ops[BURST_MAX + 1];
+	size_t n = 0, nwrites = 1 + vc_unit_below(&run->w.rng, BURST_MAX);
+	struct vc_pool_figures figures;
+
+	assert_int_equal(vc_pool_figures(run->w.pool, &figures), 0);
+	if (figures.log_used > figures.log_bytes / 4)
+		return;
+	if (vc_unit_below(&run->w.rng, 2)) {
+		burst_start(&b, &ops[n]);
+		ops[n].state = run->nstates - 1;
+		ops[n].durable = true;
+		assert_int_equal(vc_volume_flush(run->w.dirs[0], &ops[n++].done), 0);
+	}
+	while (nwrites--) {
+		burst_start(&b, &ops[n]);
+		burst_write(run, &ops[n++]);
+	}
+	burst_wait(&b, ops, n);
+}
+
+void crash_run_step(struct crash_run *run)
+{
+	uint64_t roll = vc_unit_below(&run->w.rng, 100), id;
+
+	if (roll < 15)
+		step_burst(run);
+	else if (roll < 21)
+		assert_int_equal(vc_pool_task_start(run->w.pool, VC_TASK_DESTAGE, &id), 0);
+	else if (roll < 24)
+		assert_int_equal(engine_task(run->w.pool, VC_TASK_DESTAGE), 0);
+	else if (roll < 26)
+		assert_int_equal(vc_pool_task_start(run->w.pool, VC_TASK_CLEAN, &id), 0);
+	else
+		world_step(&run->w);
+}
+
+/* ---- life ---- */
+
+static struct crash_run *run_alloc(struct vc_sim *sim, const struct vc_pool_geometry *geometry, uint64_t seed)
+{
+	struct crash_run *run = calloc(1, sizeof(*run));
+
+	assert(run);
+	run->sim = sim;
+	run->geometry = *geometry;
+	world_init(&run->w, seed, geometry);
+	run->w.max_size = 384 << 10;
+	run->w.max_names = 10;
+	run->w.atomic = true;
+	run->w.before = run_before;
+	run->w.after = run_after;
+	run->w.ctx = run;
+	return run;
+}
+
+struct crash_run *crash_run_new(uint64_t seed, uint32_t destage_ms)
+{
+	struct vc_sim *sim = vc_sim_new();
+	struct vc_pool_geometry geometry;
+	struct crash_run *run;
+
+	engine_geometry(&seed, &geometry);
+	assert_int_equal(vc_io_mkdir(vc_sim_io(sim), POOL), 0);
+	assert_int_equal(vc_io_sync_dir(vc_sim_io(sim), "/"), 0);
+	assert_int_equal(vc_pool_create(vc_sim_io(sim), POOL, &geometry), 0);
+	run = run_alloc(sim, &geometry, seed);
+	run->first_event = run->started = vc_sim_events(sim);
+	push_state(run);
+	run->states[0].acked = run->states[0].durable = 0;
+	world_attach(&run->w, engine_open(vc_sim_io(sim), POOL, destage_ms));
+	return run;
+}
+
+void crash_run_free(struct crash_run *run)
+{
+	struct vc_pool *pool = run->w.pool;
+
+	if (pool) {
+		world_detach(&run->w);
+		vc_pool_abandon(pool);
+	}
+	world_fini(&run->w);
+	for (size_t i = 0; i < run->nstates; i++)
+		model_clear(&run->states[i].model);
+	free(run->states);
+	vc_sim_free(run->sim);
+	free(run);
+}
+
+void crash_run_reopen(struct crash_run *run)
+{
+	struct vc_pool *pool = run->w.pool;
+
+	world_detach(&run->w);
+	crash_run_begin(run);
+	engine_close(pool);
+	crash_run_end(run, true);
+	world_attach(&run->w, engine_open(vc_sim_io(run->sim), POOL, ENGINE_DESTAGE_NEVER));
+	assert_true(world_verify(&run->w));
+}
+
+/* ---- crashes ---- */
+
+static const char *const keep_names[] = { "keep all", "keep none", "random", "data only", "names only", "drop one", "keep one", "tear one" };
+
+struct vc_sim_policy crash_policy(struct crash_run *run, uint64_t *rng, size_t at)
+{
+	static const enum vc_sim_keep kinds[] = { VC_SIM_KEEP_ALL, VC_SIM_KEEP_NONE, VC_SIM_KEEP_RANDOM, VC_SIM_KEEP_RANDOM,
+						  VC_SIM_KEEP_RANDOM, VC_SIM_KEEP_DATA, VC_SIM_KEEP_NAMES, VC_SIM_DROP_ONE,
+						  VC_SIM_DROP_ONE, VC_SIM_KEEP_ONE, VC_SIM_TEAR_ONE, VC_SIM_TEAR_ONE };
+	struct vc_sim_policy p = { .keep = kinds[vc_unit_below(rng, VC_ARRAY_LEN(kinds))], .seed = vc_unit_random(rng) };
+	size_t n;
+
+	if (p.keep < VC_SIM_DROP_ONE)
+		return p;
+	n = vc_sim_uncertain(run->sim, at);
+	p.which = n ? vc_unit_below(rng, n) : 0;
+	return p;
+}
+
+static void allowed(const struct crash_run *run, size_t at, const struct vc_sim_policy *policy, size_t *ret_low, size_t *ret_high)
+{
+	*ret_low = *ret_high = 0;
+	for (size_t k = 0; k < run->nstates; k++) {
+		const struct crash_state *s = &run->states[k];
+
+		if (s->durable <= at || (policy->keep == VC_SIM_KEEP_ALL && s->acked <= at))
+			*ret_low = k;
+		if (s->started <= at)
+			*ret_high = k;
+	}
+}
+
+static void explain(struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct model *found)
+{
+	uint64_t hash = model_state(found);
+	size_t low, high;
+
+	allowed(run, at, policy, &low, &high);
+	fprintf(stderr, "crash at event %zu of %zu, %s (which %zu, seed %#llx): states %zu to %zu of %zu are allowed\n", at,
+		vc_sim_events(run->sim), keep_names[policy->keep], policy->which, (unsigned long long)policy->seed, low, high, run->nstates);
+	vc_sim_dump(run->sim, at > 30 ? at - 30 : 0, at);
+	fprintf(stderr, "last message: %s\n", vc_unit_last_message());
+	for (size_t k = 0; k < run->nstates; k++)
+		if (run->states[k].hash == hash)
+			fprintf(stderr, "found state %zu\n", k);
+	for (size_t k = low; k <= high && k < low + 5; k++) {
+		fprintf(stderr, "-- against state %zu:\n", k);
+		model_same(&run->states[k].model, found);
+	}
+}
+
+static struct crash_run *run_after_crash(struct crash_run *run, struct vc_sim *sim, size_t k, uint64_t seed, struct vc_pool *pool)
+{
+	struct crash_run *next = run_alloc(sim, &run->geometry, seed);
+
+	model_snapshot(&run->states[k].model, &next->w.model);
+	push_state(next);
+	next->states[0].acked = next->states[0].durable = 0;
+	world_attach(&next->w, pool);
+	return next;
+}
+
+struct crash_run *crash_run_crash(struct crash_run *run, size_t at, const struct vc_sim_policy *policy)
+{
+	struct vc_sim *sim = vc_sim_crash(run->sim, at, policy);
+	struct model found = { .n = 0 };
+	struct vc_pool *pool;
+	size_t low, high;
+	uint64_t hash;
+	int r = engine_try_open(vc_sim_io(sim), POOL, ENGINE_DESTAGE_NEVER, &pool);
+
+	if (r == 0)
+		r = model_load(pool, &found);
+	if (r < 0) {
+		explain(run, at, policy, &found);
+		fail_msg("the pool does not open or read after the crash: error %d", -r);
+	}
+	hash = model_state(&found);
+	allowed(run, at, policy, &low, &high);
+	while (high > low && run->states[high].hash != hash)
+		high--;
+	if (run->states[high].hash != hash) {
+		explain(run, at, policy, &found);
+		fail_msg("the pool holds what it should not");
+	}
+	model_clear(&found);
+	return run_after_crash(run, sim, high, policy->seed, pool);
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * crash_run: a world on a simulated disk, with the model's state after each operation and where in the disk's history
+ * that operation lies; and what may be found after a crash.
+ *
+ * State k is that after the k-th log record. At crash point `at`:
+ *   D1  no state before the last one that was promised to be durable at or before `at`
+ *   D2  a state, that of all images and names together, not a mixture of several; none that began after `at`
+ *   D7  if nothing issued was lost: none before the last one acknowledged
+ */
+#ifndef VC_CRASH_RUN_H
+#define VC_CRASH_RUN_H
+
+#include "io_sim.h"
+#include "world.h"
+
+struct crash_state {
+	size_t started, acked, durable; /* events of the disk; SIZE_MAX: not yet */
+	uint64_t hash;
+	struct model model;
+};
+
+struct crash_run {
+	struct vc_sim *sim;
+	struct world w;
+	struct vc_pool_geometry geometry;
+	struct crash_state *states;
+	size_t nstates, cap;
+	size_t started;      /* of the operation that runs */
+	size_t first_event;  /* no crash before this */
+};
+
+/** A new disk with an empty pool, open. */
+struct crash_run *crash_run_new(uint64_t seed, uint32_t destage_ms);
+/** Stop as a crash would; frees everything. */
+void crash_run_free(struct crash_run *run);
+
+/** One random operation, or several at once, or a destage or clean that goes on in the background. */
+void crash_run_step(struct crash_run *run);
+/** For operations made by a test: put them between these, after changing run->w.model. */
+void crash_run_begin(struct crash_run *run);
+void crash_run_end(struct crash_run *run, bool durable);
+
+/**
+ * Crash `run` at `at`, open what is left and compare. Returns the new run, which begins with the state found and is open,
+ * or fails the test after printing what was found.
+ */
+struct crash_run *crash_run_crash(struct crash_run *run, size_t at, const struct vc_sim_policy *policy);
+/** Close the pool as at the end of a day, open it again, compare; fails the test. */
+void crash_run_reopen(struct crash_run *run);
+/** A random policy. */
+struct vc_sim_policy crash_policy(struct crash_run *run, uint64_t *rng, size_t at);
+
+#endif

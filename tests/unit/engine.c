@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* engine: small pools and sleeping calls for tests. */
+#include "config.h"
+#include "unit.h"
+
+#include <stdio.h>
+#include "engine.h"
+
+#define ENGINE_CACHE (UINT64_C(4) << 20)
+
+void engine_geometry(uint64_t *rng, struct vc_pool_geometry *ret)
+{
+	static const uint32_t chunk_blocks[] = { 1, 4, 16 };
+
+	*ret = (struct vc_pool_geometry){
+		.chunk_blocks = chunk_blocks[vc_unit_below(rng, VC_ARRAY_LEN(chunk_blocks))],
+		.chunk_segment_size = UINT64_C(256) << 10 << vc_unit_below(rng, 3),
+		.log_segment_size = UINT64_C(128) << 10 << vc_unit_below(rng, 3),
+		.log_segments = 8,
+	};
+}
+
+int engine_try_open(struct vc_io *io, const char *dir, uint32_t destage_ms, struct vc_pool **ret)
+{
+	struct vc_pool_options options = { .cache_bytes = ENGINE_CACHE, .node_cache_bytes = ENGINE_CACHE, .destage_ms = destage_ms };
+
+	return vc_pool_open(io, dir, &options, ret);
+}
+
+struct vc_pool *engine_open(struct vc_io *io, const char *dir, uint32_t destage_ms)
+{
+	struct vc_pool *pool;
+
+	assert_int_equal(engine_try_open(io, dir, destage_ms, &pool), 0);
+	return pool;
+}
+
+void engine_close(struct vc_pool *pool)
+{
+	assert_int_equal(vc_pool_close(pool), 0);
+}
+
+struct vc_inode *engine_root(struct vc_pool *pool)
+{
+	struct vc_inode *root;
+
+	assert_int_equal(vc_inode_get(pool, 1, &root), 0);
+	return root;
+}
+
+struct vc_inode *engine_lookup(struct vc_inode *dir, const char *name)
+{
+	struct vc_inode *inode;
+	int r = vc_names_lookup(dir, name, &inode);
+
+	assert(r == 0 || r == -ENOENT);
+	return r == 0 ? inode : NULL;
+}
+
+int engine_create(struct vc_inode *dir, const char *name, uint32_t mode, const char *target, struct vc_inode **ret)
+{
+	struct vc_new what = { .mode = mode, .owner = { 7, 8 }, .target = target };
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_names_create(dir, name, &what, ret, &w.done));
+}
+
+int engine_link(struct vc_inode *inode, struct vc_inode *dir, const char *name)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_names_link(inode, dir, name, &w.done));
+}
+
+int engine_unlink(struct vc_inode *dir, const char *name)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_names_unlink(dir, name, &w.done));
+}
+
+int engine_rmdir(struct vc_inode *dir, const char *name)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_names_rmdir(dir, name, &w.done));
+}
+
+int engine_rename(struct vc_inode *dir, const char *name, struct vc_inode *newdir, const char *newname, unsigned int flags)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_names_rename(dir, name, newdir, newname, flags, &w.done));
+}
+
+int engine_write(struct vc_inode *inode, const void *buf, size_t len, uint64_t offset, unsigned int flags)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_volume_write(inode, buf, len, offset, flags, &w.done));
+}
+
+int engine_resize(struct vc_inode *inode, uint64_t size)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_volume_resize(inode, size, &w.done));
+}
+
+int engine_allocate(struct vc_inode *inode, int mode, uint64_t offset, uint64_t len)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_volume_allocate(inode, mode, offset, len, &w.done));
+}
+
+int engine_flush(struct vc_inode *inode)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_volume_flush(inode, &w.done));
+}
+
+int engine_clone(struct vc_inode *src, struct vc_inode *dir, const char *name, struct vc_inode **ret)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_volume_clone(src, dir, name, 0600, (struct vc_owner){ 7, 8 }, ret, &w.done));
+}
+
+static int many_name(void *ctx, uint32_t i, char *buf)
+{
+	snprintf(buf, 256, "%s%u", (const char *)ctx, i);
+	return 0;
+}
+
+int engine_clone_many(struct vc_inode *src, struct vc_inode *dir, uint32_t count, const char *prefix)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_volume_clone_many(src, dir, count, many_name, (void *)(uintptr_t)prefix, 0600,
+						       (struct vc_owner){ 7, 8 }, &w.done));
+}
+
+int engine_copy_range(struct vc_inode *src, uint64_t src_offset, struct vc_inode *dst, uint64_t dst_offset, uint64_t len,
+		      bool durable, uint64_t *ret_copied)
+{
+	struct vc_wait w;
+
+	vc_wait_init(&w);
+	return vc_wait_result(&w, vc_volume_copy_range(src, src_offset, dst, dst_offset, len, durable, ret_copied, &w.done));
+}
+
+int engine_task(struct vc_pool *pool, enum vc_task_kind kind)
+{
+	uint64_t id;
+	int r = vc_pool_task_start(pool, kind, &id);
+
+	return r < 0 ? r : vc_pool_task_wait(pool, kind, id);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Random operations on a pool against a model in memory, with destage, clean, closing and sudden ends in between.
+ *
+ * VC_TEST_STEPS: how many steps in each of the runs; VC_TEST_SEED.
+ */
+#include "config.h"
+#include "unit.h"
+
+#include <stdlib.h>
+#include "engine.h"
+#include "meta.h"
+#include "msg.h"
+#include "world.h"
+
+#define STEPS_DEFAULT 4000
+#define RUNS 4
+#define VERIFY_EVERY 500
+
+struct run {
+	struct world w;
+	struct vc_pool_geometry geometry;
+	char *dir, *pool_dir;
+	uint32_t destage_ms;
+};
+
+static void run_start(struct run *run, uint64_t seed)
+{
+	*run = (struct run){ .destage_ms = seed % 2 ? ENGINE_DESTAGE_NEVER : 20 };
+	engine_geometry(&seed, &run->geometry);
+	run->dir = vc_unit_tmpdir();
+	assert_non_null(run->dir);
+	assert_true(asprintf(&run->pool_dir, "%s/pool", run->dir) > 0);
+	assert_int_equal(vc_pool_create(vc_io_posix(), run->pool_dir, &run->geometry), 0);
+	world_init(&run->w, seed, &run->geometry);
+	world_attach(&run->w, engine_open(vc_io_posix(), run->pool_dir, run->destage_ms));
+}
+
+/* Close it, or let it go without a word: the page cache survives, so everything acknowledged must be there (D7). */
+static void run_remount(struct run *run, bool sudden)
+{
+	struct vc_pool *pool = run->w.pool;
+
+	world_detach(&run->w);
+	if (sudden)
+		vc_pool_abandon(pool);
+	else
+		engine_close(pool);
+	world_attach(&run->w, engine_open(vc_io_posix(), run->pool_dir, run->destage_ms));
+	assert_true(world_verify(&run->w));
+}
+
+static void run_clean(struct run *run)
+{
+	assert_int_equal(engine_task(run->w.pool, VC_TASK_CLEAN), 0);
+	assert_true(world_verify(&run->w));
+}
+
+static void run_step(struct run *run)
+{
+	uint64_t roll = vc_unit_below(&run->w.rng, 1000), id;
+
+	if (roll < 8)
+		assert_int_equal(engine_task(run->w.pool, VC_TASK_DESTAGE), 0);
+	else if (roll < 16)
+		assert_int_equal(vc_pool_task_start(run->w.pool, VC_TASK_DESTAGE, &id), 0);
+	else if (roll < 20)
+		assert_int_equal(vc_pool_task_start(run->w.pool, VC_TASK_CLEAN, &id), 0);
+	else if (roll < 23)
+		run_clean(run);
+	else if (roll < 26)
+		run_remount(run, roll == 23);
+	else
+		world_step(&run->w);
+}
+
+/* Figures of the closed pool. */
+static void run_meta_stats(struct run *run, struct vc_meta_stats *ret)
+{
+	struct vc_meta_params params = { .io = vc_io_posix(), .read_only = true };
+	struct vc_meta *meta;
+	char *path;
+
+	assert_true(asprintf(&path, "%s/meta", run->pool_dir) > 0);
+	params.dir = path;
+	assert_int_equal(vc_meta_open(&params, &meta), 0);
+	assert_int_equal(vc_meta_stats(meta, ret), 0);
+	vc_meta_close(meta);
+	free(path);
+}
+
+/* D6: what is deleted comes back. Reopening seals the chunk segments that were being filled. */
+static void run_delete_all(struct run *run)
+{
+	struct vc_pool_figures figures;
+	struct vc_meta_stats stats;
+	struct vc_pool *pool;
+
+	world_remove_all(&run->w);
+	run_remount(run, false);
+	pool = run->w.pool;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(engine_task(run->w.pool, VC_TASK_DESTAGE), 0);
+		assert_int_equal(engine_task(run->w.pool, VC_TASK_CLEAN), 0);
+	}
+	assert_true(world_verify(&run->w));
+	assert_int_equal(vc_pool_figures(run->w.pool, &figures), 0);
+	assert_int_equal(figures.chunk_segments, 0);
+	world_detach(&run->w);
+	engine_close(pool);
+	run_meta_stats(run, &stats);
+	assert_int_equal(stats.nodes, 0);
+}
+
+static void run_end(struct run *run)
+{
+	struct vc_pool *pool = run->w.pool;
+
+	if (pool) {
+		world_detach(&run->w);
+		engine_close(pool);
+	}
+	world_fini(&run->w);
+	free(run->pool_dir);
+	vc_unit_rmdir(run->dir);
+}
+
+static void test_random(void **state VC_UNUSED)
+{
+	const char *given = getenv("VC_TEST_STEPS");
+	unsigned long steps = given ? strtoul(given, NULL, 0) : STEPS_DEFAULT;
+	uint64_t rng = vc_unit_seed();
+
+	for (unsigned i = 0; i < RUNS; i++) {
+		struct run run;
+
+		run_start(&run, vc_unit_random(&rng));
+		for (unsigned long n = 1; n <= steps; n++) {
+			run_step(&run);
+			if (n % VERIFY_EVERY == 0)
+				assert_true(world_verify(&run.w));
+		}
+		run_remount(&run, true);
+		run_delete_all(&run);
+		run_end(&run);
+	}
+}
+
+static int setup(void **state VC_UNUSED)
+{
+	vc_unit_catch_messages(!getenv("VC_TEST_MESSAGES"));
+	return 0;
+}
+
+static int teardown(void **state VC_UNUSED)
+{
+	vc_unit_catch_messages(false);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
