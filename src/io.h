@@ -8,7 +8,7 @@
  *
  * Paths are as given (absolute, or relative to the working directory). All functions are
  * thread-safe. Every failure returns -errno; the implementation sends ONE message naming path and
- * offset, except for -ENOENT and -EEXIST of open/unlink/mkdir/list and -EOPNOTSUPP of allocate, which callers
+ * offset, except for -ENOENT and -EEXIST of open/unlink/mkdir/list and -EOPNOTSUPP of allocate and -EBUSY of lock, which callers
  * often expect.
  * Interrupted and short transfers are continued inside.
  */

@@ -230,7 +230,7 @@ static int posix_lock(struct vc_file *file)
 	} while (r < 0 && errno == EINTR);
 	if (r == 0)
 		return 0;
-	return path_failed(to_posix(file)->path, "lock", errno == EWOULDBLOCK ? EBUSY : errno);
+	return errno == EWOULDBLOCK ? -EBUSY : path_failed(to_posix(file)->path, "lock", errno);
 }
 
 /* ---- names ---- */

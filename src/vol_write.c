@@ -324,6 +324,25 @@ static int write_append(struct write *w)
 	return r;
 }
 
+/* A pool with a small log: one record cannot hold the write, so it is made of several, each a prefix of it. */
+static int write_in_pieces(const struct write *w)
+{
+	size_t piece = VC_ROUND_DOWN(vc_log_record_max(vol_pool(w->inode)->log) / 4, (size_t)VC_BLOCK_SIZE);
+	unsigned int flags = w->flags & ~(unsigned int)VC_WRITE_KILL_PRIV;
+	int r = 0;
+
+	for (size_t at = 0; at < w->len && r == 0; at += piece) {
+		struct vc_wait wait;
+
+		vc_wait_init(&wait);
+		r = vc_volume_write(w->inode, w->buf + at, VC_MIN(piece, w->len - at), w->offset + at, flags, &wait.done);
+		r = vc_wait_result(&wait, r);
+	}
+	if (r == 0)
+		vc_done_call(w->done, 0);
+	return r;
+}
+
 int vc_volume_write(struct vc_inode *inode, const void *buf, size_t len, uint64_t offset, unsigned int flags, struct vc_done *done)
 {
 	struct write w = { .inode = inode, .buf = buf, .len = len, .offset = offset, .flags = flags, .done = done };
@@ -343,6 +362,8 @@ int vc_volume_write(struct vc_inode *inode, const void *buf, size_t len, uint64_
 		vc_done_call(done, 0);
 		return 0;
 	}
+	if (len > vc_log_record_max(vol_pool(inode)->log) / 4)
+		return write_in_pieces(&w);
 	if (flags & VC_WRITE_APPEND)
 		return write_append(&w);
 	w.direct = write_is_direct(&w);
