@@ -261,34 +261,36 @@ static int base_refresh(struct vc_base *base)
 	return 0;
 }
 
-static struct vc_base *bases_first_old(struct vc_bases *bases, struct vc_list *list)
+/* The first base behind `at` (an element of `list`, or its head) whose view is of an earlier generation; counted. */
+static struct vc_base *bases_next_old(struct vc_bases *bases, struct vc_list *list, struct vc_list *at)
 {
 	struct vc_base *found = NULL;
 
 	vc_mutex_lock(&bases->lock);
-	vc_list_for_each(node, list) {
+	for (struct vc_list *node = at->next; node != list && !found; node = node->next) {
 		struct vc_base *base = vc_list_entry(node, struct vc_base, node);
 
-		if (base->generation != bases->generation && vc_base_try_get(base)) {
+		if (base->generation != bases->generation && vc_base_try_get(base))
 			found = base;
-			break;
-		}
 	}
 	vc_mutex_unlock(&bases->lock);
 	return found;
 }
 
+/* A base that is held stays in its place in the list: only the checkpoint, which calls this, takes bases out. */
 int vc_bases_refresh(struct vc_bases *bases, struct vc_list *list)
 {
-	struct vc_base *base;
+	struct vc_base *base = bases_next_old(bases, list, list);
 	int n = 0;
 
-	while ((base = bases_first_old(bases, list))) {
+	while (base) {
 		int r = base_refresh(base);
+		struct vc_base *next = r < 0 ? NULL : bases_next_old(bases, list, &base->node);
 
 		vc_base_put(base);
 		if (r < 0)
 			return r;
+		base = next;
 		n++;
 	}
 	return n;

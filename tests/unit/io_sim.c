@@ -33,7 +33,7 @@ static struct sim_file *to_file(struct vc_file *file)
 int sim_end(struct vc_sim *sim, int r, const char *what, const char *path)
 {
 	pthread_mutex_unlock(&sim->lock);
-	if (r < 0)
+	if (r < 0 && r != -EBUSY)
 		vc_err("%s: cannot %s: %s (simulated)", path, what, strerror(-r));
 	return r;
 }

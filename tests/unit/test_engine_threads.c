@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Many threads on one pool: writers of images of their own, writers of one shared image which others clone meanwhile, a
- * copier, and a thread that destages and cleans all the time. Every clone must be a prefix of each writer's writes.
+ * copier, neighbours within blocks, and a thread that destages and cleans all the time. Every clone must be a prefix of each writer's writes.
  *
  * VC_TEST_SECONDS: how long; VC_TEST_SEED.
  */
@@ -21,6 +21,9 @@
 #define NOWNERS 2
 #define NWRITERS 2
 #define NCLONERS 2
+#define NNEIGHBOURS 2
+#define PIECE 100u        /* bytes; neighbours write every other one of the same blocks */
+#define PIECES 600u
 #define BLOCK 4096u
 #define REGION 64u        /* blocks of each writer in the shared image */
 #define WIDE 16u          /* a write of so many blocks goes straight to chunk files */
@@ -29,7 +32,7 @@
 
 struct bench {
 	struct vc_pool *pool;
-	struct vc_inode *root, *shared;
+	struct vc_inode *root, *shared, *edges;
 	struct vc_pool_geometry geometry;
 	atomic_ulong started[NWRITERS], returned[NWRITERS]; /* number of the last write */
 	atomic_bool stop;
@@ -78,6 +81,25 @@ static void *owner_thread(void *arg)
 	vc_inode_put(inode);
 	free(buf);
 	free(seen);
+	return NULL;
+}
+
+/* Writes of parts of blocks must not undo one another: each reads a block and writes it back whole. */
+static void *neighbour_thread(void *arg)
+{
+	struct worker *w = arg;
+	uint8_t last[PIECES] = { 0 }, buf[PIECE], expected[PIECE];
+
+	while (!atomic_load(&w->b->stop)) {
+		uint64_t n = vc_unit_below(&w->rng, PIECES), look = vc_unit_below(&w->rng, PIECES);
+
+		last[n] = (uint8_t)vc_unit_random(&w->rng);
+		memset(buf, last[n], PIECE);
+		assert(engine_write(w->b->edges, buf, PIECE, (n * NNEIGHBOURS + w->id) * PIECE, 0) == 0);
+		memset(expected, last[look], PIECE);
+		assert(vc_volume_read(w->b->edges, buf, PIECE, (look * NNEIGHBOURS + w->id) * PIECE) == PIECE);
+		assert(memcmp(buf, expected, PIECE) == 0);
+	}
 	return NULL;
 }
 
@@ -235,19 +257,28 @@ static void *keeper_thread(void *arg)
 
 /* ---- all together ---- */
 
+static struct vc_inode *image_open(struct vc_inode *dir, const char *name, uint64_t size)
+{
+	struct vc_inode *inode = engine_lookup(dir, name);
+
+	if (!inode)
+		assert_int_equal(engine_create(dir, name, S_IFREG | 0600, NULL, &inode), 0);
+	assert_int_equal(engine_resize(inode, size), 0);
+	return inode;
+}
+
 static void bench_open(struct bench *b, const char *dir)
 {
 	b->pool = engine_open(vc_io_posix(), dir, 5);
 	b->root = engine_root(b->pool);
-	b->shared = engine_lookup(b->root, "shared");
-	if (!b->shared)
-		assert_int_equal(engine_create(b->root, "shared", S_IFREG | 0600, NULL, &b->shared), 0);
-	assert_int_equal(engine_resize(b->shared, NWRITERS * REGION * BLOCK), 0);
+	b->shared = image_open(b->root, "shared", NWRITERS * REGION * BLOCK);
+	b->edges = image_open(b->root, "edges", PIECES * PIECE * NNEIGHBOURS);
 }
 
 static void bench_close(struct bench *b)
 {
 	vc_inode_put(b->shared);
+	vc_inode_put(b->edges);
 	vc_inode_put(b->root);
 	engine_close(b->pool);
 }
@@ -283,11 +314,12 @@ static void check_end(struct bench *b, struct worker *workers, size_t n)
 
 static void test_threads(void **state VC_UNUSED)
 {
-	static void *(*const jobs[])(void *) = { owner_thread, writer_thread, cloner_thread, keeper_thread };
-	static const unsigned counts[] = { NOWNERS, NWRITERS, NCLONERS, 1 };
+	static void *(*const jobs[])(void *) = { owner_thread, writer_thread, cloner_thread, neighbour_thread,
+						keeper_thread };
+	static const unsigned counts[] = { NOWNERS, NWRITERS, NCLONERS, NNEIGHBOURS, 1 };
 	const char *given = getenv("VC_TEST_SECONDS");
 	struct timespec duration = { .tv_sec = given ? atoi(given) : SECONDS_DEFAULT };
-	struct worker workers[NOWNERS + NWRITERS + NCLONERS + 1] = { 0 };
+	struct worker workers[NOWNERS + NWRITERS + NCLONERS + NNEIGHBOURS + 1] = { 0 };
 	uint64_t seed = vc_unit_seed();
 	struct bench b = { .nclones = 0 };
 	char *dir = vc_unit_tmpdir(), *pool;
