@@ -162,13 +162,13 @@ struct vc_base *vc_base_freeze(struct vc_base *parent, struct vc_overlay *delta,
 	base->ino = ino;
 	vc_list_init(&base->node);
 	while (!linked) {
-		struct vc_view *below = vc_base_view(parent);
+		struct vc_view *below = vc_base_view(parent), *view = view_stack(parent->bases, below, delta);
 
 		vc_view_put(base->view);
-		base->view = view_stack(parent->bases, below, delta);
-		linked = base->view && base_link(base, below, list);
+		base->view = view;
+		linked = view && base_link(base, below, list); /* from then on a checkpoint may swap the view */
 		vc_view_put(below);
-		if (!base->view) {
+		if (!view) {
 			free(base);
 			return NULL;
 		}

@@ -114,6 +114,8 @@ static ssize_t wire_writev(int fd VC_UNUSED, struct iovec *iov, int count, void 
 	ssize_t n;
 
 	out->unique &= ~WIRE_TAG_MASK;
+	if (out->error == -EBADMSG || out->error == -EUCLEAN) /* damage, wherever it was noticed, is an I/O error to the caller */
+		out->error = -EIO;
 	init = out->unique != 0 && out->unique == atomic_load(&fs->init_unique) && !atomic_load(&fs->ready);
 	if (init && out->error == 0 && count > 1 && iov[1].iov_len >= sizeof(struct fuse_init_out))
 		wire_patch_init(fs, iov[1].iov_base);

@@ -101,74 +101,49 @@ static void names_hand_out(struct names_op *op)
 		*op->ret_inode = inode;
 }
 
-static int names_try(struct names_op *op, size_t *len, struct vc_record *rec, struct vc_log_slot *slot)
+/* Build, log and apply, admitted for op->most bytes. */
+static int names_try(struct names_op *op, struct vc_record *rec, struct vc_log_slot *slot)
 {
-	int64_t now_len;
+	int64_t len;
 	int r;
 
 	vc_mutex_lock(&op->pool->names);
 	vol_lock_inodes(op->locked, NAMES_LOCKED);
 	r = op->build(op, rec);
-	now_len = r < 0 ? r : vc_record_len(rec);
-	if (now_len < 0)
-		r = (int)now_len;
-	else if ((size_t)now_len != *len)
-		r = -EAGAIN;
-	else
+	len = r < 0 ? r : vc_record_len(rec);
+	if (len > (int64_t)op->most)
+		len = -E2BIG;
+	if (len < 0) {
+		vc_log_unadmit(op->pool->log, op->most);
+		r = (int)len;
+	} else {
+		vc_log_shrink_admission(op->pool->log, op->most, (size_t)len);
 		r = vc_apply_record(op->pool, rec, NULL, NULL, slot);
+	}
 	if (r == 0 && op->new_ino)
 		names_hand_out(op);
 	vol_unlock_inodes(op->locked, NAMES_LOCKED);
 	vc_mutex_unlock(&op->pool->names);
-	if (r == -EAGAIN || now_len < 0) {
-		vc_log_unadmit(op->pool->log, *len);
-		*len = now_len < 0 ? 0 : (size_t)now_len;
-	}
 	return r;
-}
-
-/* The length that the operation would have now. */
-static int names_measure(struct names_op *op, size_t *ret_len)
-{
-	struct vc_record rec;
-	int64_t len;
-	int r;
-
-	vc_record_init(&rec);
-	vc_mutex_lock(&op->pool->names);
-	vol_lock_inodes(op->locked, NAMES_LOCKED);
-	r = op->build(op, &rec);
-	len = r < 0 ? r : vc_record_len(&rec);
-	vol_unlock_inodes(op->locked, NAMES_LOCKED);
-	vc_mutex_unlock(&op->pool->names);
-	vc_record_fini(&rec);
-	*ret_len = len < 0 ? 0 : (size_t)len;
-	return len < 0 ? (int)len : 0;
 }
 
 int names_run(struct names_op *op, struct vc_done *done)
 {
 	struct vc_log_slot slot;
-	size_t len;
+	struct vc_record rec;
 	int r = vc_pool_writable(op->pool);
 
+	if (!op->most)
+		op->most = NAMES_RECORD_MAX;
 	if (r == 0)
-		r = names_measure(op, &len);
-	while (r == 0) {
-		struct vc_record rec;
-
-		r = vc_pool_admit_wait(op->pool, op->class, len);
-		if (r < 0)
-			break;
-		vc_record_init(&rec);
-		r = names_try(op, &len, &rec, &slot);
-		if (r == 0)
-			vol_submit(op->pool, &rec, &slot, true, done);
-		vc_record_fini(&rec);
-		if (r != -EAGAIN)
-			break;
-		r = 0;
-	}
+		r = vc_pool_admit_wait(op->pool, op->class, op->most);
+	if (r < 0)
+		return r;
+	vc_record_init(&rec);
+	r = names_try(op, &rec, &slot);
+	if (r == 0)
+		vol_submit(op->pool, &rec, &slot, true, done);
+	vc_record_fini(&rec);
 	return r;
 }
 

@@ -2,9 +2,8 @@
 /*
  * names_impl: building blocks for operations that change names.
  *
- * Every such operation builds its record twice: once to learn the length (and the error, if it cannot be done), then, admitted to the
- * log, for good; names lock and inode locks are held each time, but not while waiting for the log. If the second record differs in length
- * the operation starts again.
+ * Every such operation is admitted to the log for the longest record it could make, before it takes any lock; then, under the names
+ * lock and the locks of the inodes it changes, it checks, builds the record, gives back what it does not need, logs and applies.
  */
 #ifndef VC_NAMES_IMPL_H
 #define VC_NAMES_IMPL_H
@@ -13,6 +12,8 @@
 #include "volume_impl.h"
 
 #define NAMES_LOCKED 4
+/* A symbolic link's target, three names, four inodes, and the headers of ten ops: well below this. */
+#define NAMES_RECORD_MAX 8192u
 
 /** One operation on names. */
 struct names_op {
@@ -21,6 +22,7 @@ struct names_op {
 	/* Checks and builds; names lock and inode locks are held. */
 	int (*build)(struct names_op *op, struct vc_record *rec);
 	enum vc_log_class class;
+	size_t most;                 /* bytes of the longest record it can make; 0: NAMES_RECORD_MAX */
 	uint64_t new_ino;            /* 0, or the inode it makes: see names_run_new */
 	struct vc_inode **ret_new, **ret_inode;
 };

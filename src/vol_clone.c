@@ -76,6 +76,18 @@ static int clone_init(struct clone_op *op, struct vc_inode *src, struct vc_inode
 	return 0;
 }
 
+/* Rows of the inode and the name, and the clone itself, for each; the directory's row. */
+static size_t clone_record_max(const struct clone_op *op)
+{
+	size_t row = sizeof(struct vc_disk_op) + sizeof(struct vc_disk_row) + 9 + 8;
+	size_t most = sizeof(struct vc_disk_record) + row + sizeof(struct vc_disk_inode);
+
+	for (uint32_t i = 0; i < op->count; i++)
+		most += row + sizeof(struct vc_disk_inode) + row + strlen(op->names[i]) + sizeof(struct vc_disk_dirent) +
+			sizeof(struct vc_disk_op);
+	return most;
+}
+
 int vc_volume_clone(struct vc_inode *src, struct vc_inode *dir, const char *name, uint32_t mode, struct vc_owner owner,
 		    struct vc_inode **ret, struct vc_done *done)
 {
@@ -87,6 +99,7 @@ int vc_volume_clone(struct vc_inode *src, struct vc_inode *dir, const char *name
 	if (r < 0)
 		return r;
 	strcpy(op.names[0], name);
+	op.op.most = clone_record_max(&op);
 	r = names_run_new(&op.op, op.first_ino, ret, done);
 	free(op.names);
 	return r;
@@ -128,6 +141,7 @@ int vc_volume_clone_many(struct vc_inode *src, struct vc_inode *dir, uint32_t co
 	}
 	if (r == 0)
 		r = clone_check_distinct(&op);
+	op.op.most = clone_record_max(&op);
 	if (r == 0)
 		r = names_run(&op.op, done);
 	free(op.names);

@@ -324,7 +324,7 @@ static int write_append(struct write *w)
 	return r;
 }
 
-/* A pool with a small log: one record cannot hold the write, so it is made of several, each a prefix of it. */
+/* A pool with a small log: one record cannot hold the data, so it is made of several, each a prefix of it. */
 static int write_in_pieces(const struct write *w)
 {
 	size_t piece = VC_ROUND_DOWN(vc_log_record_max(vol_pool(w->inode)->log) / 4, (size_t)VC_BLOCK_SIZE);
@@ -362,10 +362,10 @@ int vc_volume_write(struct vc_inode *inode, const void *buf, size_t len, uint64_
 		vc_done_call(done, 0);
 		return 0;
 	}
-	if (len > vc_log_record_max(vol_pool(inode)->log) / 4)
+	w.direct = !(flags & VC_WRITE_APPEND) && write_is_direct(&w);
+	if (!w.direct && len > vc_log_record_max(vol_pool(inode)->log) / 4)
 		return write_in_pieces(&w);
 	if (flags & VC_WRITE_APPEND)
 		return write_append(&w);
-	w.direct = write_is_direct(&w);
 	return write_start(&w);
 }

@@ -15,7 +15,7 @@ void engine_geometry(uint64_t *rng, struct vc_pool_geometry *ret)
 	*ret = (struct vc_pool_geometry){
 		.chunk_blocks = chunk_blocks[vc_unit_below(rng, VC_ARRAY_LEN(chunk_blocks))],
 		.chunk_segment_size = UINT64_C(256) << 10 << vc_unit_below(rng, 3),
-		.log_segment_size = UINT64_C(128) << 10 << vc_unit_below(rng, 3),
+		.log_segment_size = UINT64_C(256) << 10 << vc_unit_below(rng, 2),
 		.log_segments = 8,
 	};
 }

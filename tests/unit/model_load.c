@@ -64,7 +64,7 @@ int model_load_data(struct vc_inode *inode, struct model_data *ret)
 static int load_texts(struct vc_inode *inode, struct model_file *f)
 {
 	for (int i = 0; i < MODEL_XATTRS; i++) {
-		char name[16];
+		char name[24];
 		ssize_t n;
 
 		snprintf(name, sizeof(name), "user.%d", i);

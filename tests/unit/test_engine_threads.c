@@ -328,6 +328,7 @@ static void test_threads(void **state VC_UNUSED)
 	assert_non_null(dir);
 	assert_true(asprintf(&pool, "%s/pool", dir) > 0);
 	engine_geometry(&seed, &b.geometry);
+	b.geometry.log_segment_size = 512 << 10; /* so that every write is one record */
 	assert_int_equal(vc_pool_create(vc_io_posix(), pool, &b.geometry), 0);
 	bench_open(&b, pool);
 	for (unsigned kind = 0; kind < VC_ARRAY_LEN(jobs); kind++)

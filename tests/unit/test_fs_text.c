@@ -41,7 +41,7 @@ static void test_lines_without_clone(void **state VC_UNUSED)
 {
 	static const char *const empty[] = { "", " ", "\t \t", "#", "  # a b", "#a b" };
 	static const char *const bad[] = { "a",	   "a ",    "a b c", "'a b",	"a 'b", "a \"b", "a \"b\\\"",
-					   "a b\\", "\\",   "a '",   "a b 'c'", "\"",	"a b\\ " "c d" };
+					   "a b\\", "\\",   "a '",   "a b 'c'", "\"",	"a b\\ c d" };
 	char src[64], dst[64];
 
 	for (size_t i = 0; i < VC_ARRAY_LEN(empty); i++)

@@ -11,7 +11,7 @@
 void world_init(struct world *w, uint64_t seed, const struct vc_pool_geometry *geometry)
 {
 	*w = (struct world){ .rng = seed, .max_size = UINT64_C(8) << 20, .max_names = 20 };
-	w->max_log_write = geometry->log_segment_size / 2;
+	w->max_log_write = geometry->log_segment_size / 4 - 2048; /* longer ones become several records */
 	w->buf = malloc(WORLD_WRITE_MAX);
 	w->buf2 = malloc(WORLD_WRITE_MAX);
 	assert(w->buf && w->buf2);

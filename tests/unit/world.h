@@ -21,7 +21,7 @@ struct world {
 	size_t nopen;
 	uint64_t rng;
 	uint64_t max_size;    /* images grow to this size, a few to nearly 64 TiB */
-	size_t max_log_write; /* longest write that fits the log */
+	size_t max_log_write; /* longest write that is one log record, unless straight to chunks */
 	size_t max_names;
 	bool atomic;          /* only operations that are one log record each */
 	void (*before)(struct world *w);

@@ -38,7 +38,7 @@ static size_t pick_len(struct world *w, bool *ret_aligned)
 	switch (below(w, 8)) {
 	case 0: return 1 + below(w, 64);
 	case 1: return 1 + below(w, 20000);
-	case 2: return 1 + below(w, w->max_log_write);
+	case 2: return 1 + below(w, w->atomic ? w->max_log_write : WORLD_WRITE_MAX);
 	case 3:
 	case 4:
 		*ret_aligned = true;
@@ -80,17 +80,13 @@ static void step_write(struct world *w, struct vc_inode *inode, struct model_fil
 	unsigned int flags = below(w, 6) == 0 ? VC_WRITE_DSYNC : 0;
 	uint64_t offset;
 	size_t len = world_compose(w, f, &offset);
-	int r;
 
 	if (below(w, 10) == 0 && f->data.size + len <= w->max_size && len <= w->max_log_write) {
 		flags |= VC_WRITE_APPEND;
 		offset = f->data.size;
 	}
 	world_before(w);
-	r = engine_write(inode, w->buf, len, offset, flags);
-	if (r == -E2BIG && len > w->max_log_write)
-		return; /* not straight to chunks because there is much of that already */
-	assert_int_equal(r, 0);
+	assert_int_equal(engine_write(inode, w->buf, len, offset, flags), 0);
 	model_write(&f->data, w->buf, len, offset);
 	model_touch(f);
 	world_after(w, flags & VC_WRITE_DSYNC);
@@ -204,8 +200,6 @@ static struct range pick_range(struct world *w, const struct model_file *src, co
 			r.len = r.from > src->data.size ? 0 : (src->data.size - r.from) & ~(BLOCK - 1);
 	} else if (below(w, 2)) {
 		r.to = (r.to & ~(BLOCK - 1)) + r.from % BLOCK;
-	} else {
-		r.len = VC_MIN(r.len, (uint64_t)w->max_log_write - 2 * BLOCK);
 	}
 	return r;
 }
