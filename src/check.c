@@ -20,22 +20,6 @@ void check_found(struct check *c, const char *fmt, ...)
 	c->o->found(c->o->ctx, text);
 }
 
-int check_room(void *array_ptr, size_t n, size_t *cap, size_t size)
-{
-	void **array = array_ptr;
-	size_t want = *cap ? *cap * 2 : 64;
-	void *grown;
-
-	if (n < *cap)
-		return 0;
-	grown = realloc(*array, want * size);
-	if (!grown)
-		return -ENOMEM;
-	*array = grown;
-	*cap = want;
-	return 0;
-}
-
 static struct check_inode *inode_place(struct check_inode *table, size_t size, uint64_t ino)
 {
 	size_t i = (size_t)(ino * UINT64_C(0x9e3779b97f4a7c15) >> 24) & (size - 1);
@@ -74,7 +58,7 @@ static int check_collect_segment(void *ctx, const struct vc_chunk_segment_info *
 {
 	struct check *c = ctx;
 
-	if (check_room(&c->segments, c->nsegments, &c->segments_cap, sizeof(*c->segments)) < 0)
+	if (vc_array_room(&c->segments, c->nsegments, &c->segments_cap, sizeof(*c->segments)) < 0)
 		return -ENOMEM;
 	c->segments[c->nsegments++] = *info;
 	return 0;

@@ -61,7 +61,6 @@ struct check {
 void check_found(struct check *c, const char *fmt, ...) VC_PRINTF(2, 3);
 /** Find or make. NULL: no memory. */
 struct check_inode *check_inode_get(struct check *c, uint64_t ino);
-int check_room(void *array_ptr, size_t n, size_t *cap, size_t size) VC_MUST_CHECK;
 
 /* check_names.c */
 int check_rows(struct check *c) VC_MUST_CHECK;

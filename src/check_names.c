@@ -18,7 +18,7 @@ static int row_dirent(struct check *c, uint64_t parent, size_t name_len, const v
 		return 0;
 	}
 	memcpy(&d, value, sizeof(d));
-	if (check_room(&c->names, c->nnames, &c->names_cap, sizeof(*c->names)) < 0)
+	if (vc_array_room(&c->names, c->nnames, &c->names_cap, sizeof(*c->names)) < 0)
 		return -ENOMEM;
 	c->names[c->nnames++] = (struct check_name){ .parent = parent, .ino = vc_le64_get(d.ino), .cookie = vc_le64_get(d.cookie),
 						     .type = vc_le32_get(d.type) };

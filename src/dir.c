@@ -98,15 +98,8 @@ static int dir_order_add(struct vc_dir *d, struct vc_dir_entry *entry)
 
 	if (d->norder == d->order_cap && d->count < d->norder / 2)
 		dir_compact(d);
-	if (d->norder == d->order_cap) {
-		size_t cap = d->order_cap ? d->order_cap * 2 : 8;
-		struct dir_place *order = realloc(d->order, cap * sizeof(*order));
-
-		if (!order)
-			return -ENOMEM;
-		d->order = order;
-		d->order_cap = cap;
-	}
+	if (vc_array_room(&d->order, d->norder, &d->order_cap, sizeof(*d->order)) < 0)
+		return -ENOMEM;
 	at = dir_order_find(d, entry->cookie);
 	if (at < d->norder && d->order[at].cookie == entry->cookie) {
 		if (d->order[at].entry)
@@ -229,15 +222,8 @@ static int dir_load_row(void *ctx, const void *key, size_t key_len, const void *
 
 	if (key_len <= 9 || key_len > 9 + VC_NAME_MAX || len != sizeof(struct vc_disk_dirent))
 		return -EUCLEAN;
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 16;
-		struct vc_dir_row *rows = realloc(l->rows, cap * sizeof(*rows));
-
-		if (!rows)
-			return -ENOMEM;
-		l->rows = rows;
-		l->cap = cap;
-	}
+	if (vc_array_room(&l->rows, l->n, &l->cap, sizeof(*l->rows)) < 0)
+		return -ENOMEM;
 	row = &l->rows[l->n++];
 	memcpy(&row->value, value, len);
 	row->len = (uint16_t)(key_len - 9);

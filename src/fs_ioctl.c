@@ -104,6 +104,22 @@ static int ioctl_own_image(const struct ioctl_call *c, const struct vc_caller *c
 	return 0;
 }
 
+/* A request that was looked at: its operation, started with `start`, answers it. */
+static void ioctl_start(const struct ioctl_call *c,
+			int (*start)(const struct ioctl_call *c, const struct vc_caller *caller, struct fs_op *op))
+{
+	struct fs_op *op = fs_op_new(c->req, ioctl_changed);
+	struct fs_caller who;
+	int r;
+
+	if (!op)
+		return;
+	fs_caller_init(c->req, &who);
+	r = start(c, &who.caller, op);
+	fs_caller_fini(&who);
+	fs_op_started(op, r);
+}
+
 /** What a clone request names, as references in op->inode (source) and op->other (directory). */
 static int ioctl_find(const struct ioctl_call *c, const struct vc_caller *caller, const char *src, const char *dst,
 		      struct fs_op *op, char *ret_name)
@@ -127,29 +143,28 @@ static int ioctl_find(const struct ioctl_call *c, const struct vc_caller *caller
 	return r;
 }
 
-static void ioctl_clone(const struct ioctl_call *c)
+static int ioctl_clone_start(const struct ioctl_call *c, const struct vc_caller *caller, struct fs_op *op)
 {
 	const struct vclonefs_clone *a = c->in;
 	char name[VC_NAME_MAX + 1];
-	struct fs_caller who;
-	struct fs_op *op;
-	int r;
+	int r = ioctl_find(c, caller, a->src, a->dst, op, name);
+
+	if (r < 0)
+		return r;
+	return vc_volume_clone(op->inode, op->other, name, fs_clone_mode(op->inode), fs_clone_owner(op->other, caller), NULL,
+			       &op->done);
+}
+
+static void ioctl_clone(const struct ioctl_call *c)
+{
+	const struct vclonefs_clone *a = c->in;
 
 	if (a->flags || !ioctl_is_zero(a->reserved, 3) || !ioctl_is_terminated(a->src, sizeof(a->src)) ||
 	    !ioctl_is_terminated(a->dst, sizeof(a->dst))) {
 		fuse_reply_err(c->req, EINVAL);
 		return;
 	}
-	op = fs_op_new(c->req, ioctl_changed);
-	if (!op)
-		return;
-	fs_caller_init(c->req, &who);
-	r = ioctl_find(c, &who.caller, a->src, a->dst, op, name);
-	if (r == 0)
-		r = vc_volume_clone(op->inode, op->other, name, fs_clone_mode(op->inode),
-				    fs_clone_owner(op->other, &who.caller), NULL, &op->done);
-	fs_caller_fini(&who);
-	fs_op_started(op, r);
+	ioctl_start(c, ioctl_clone_start);
 }
 
 struct ioctl_many {
@@ -164,9 +179,9 @@ static int ioctl_many_name(void *ctx, uint32_t i, char *buf)
 	return fs_text_pattern_name(many->pattern, (uint64_t)many->first + i, buf, VC_NAME_MAX + 1);
 }
 
-static int ioctl_many_start(const struct ioctl_call *c, const struct vclonefs_clone_many *a, const struct vc_caller *caller,
-			    struct fs_op *op)
+static int ioctl_many_start(const struct ioctl_call *c, const struct vc_caller *caller, struct fs_op *op)
 {
+	const struct vclonefs_clone_many *a = c->in;
 	struct ioctl_many *many = calloc(1, sizeof(*many));
 	int r;
 
@@ -186,28 +201,19 @@ static int ioctl_many_start(const struct ioctl_call *c, const struct vclonefs_cl
 static void ioctl_clone_many(const struct ioctl_call *c)
 {
 	const struct vclonefs_clone_many *a = c->in;
-	struct fs_caller who;
-	struct fs_op *op;
-	int r;
 
 	if (a->flags || !ioctl_is_zero(a->reserved, 2) || a->count == 0 || a->count > VC_CLONE_MANY_MAX ||
 	    !ioctl_is_terminated(a->src, sizeof(a->src)) || !ioctl_is_terminated(a->dst, sizeof(a->dst))) {
 		fuse_reply_err(c->req, EINVAL);
 		return;
 	}
-	op = fs_op_new(c->req, ioctl_changed);
-	if (!op)
-		return;
-	fs_caller_init(c->req, &who);
-	r = ioctl_many_start(c, a, &who.caller, op);
-	fs_caller_fini(&who);
-	fs_op_started(op, r);
+	ioctl_start(c, ioctl_many_start);
 }
 
 /** The answer of a range clone: everything from dst_offset on may have changed, the size too. */
-static int ioctl_range_start(const struct ioctl_call *c, const struct vclonefs_clone_range *a,
-			     const struct vc_caller *caller, struct fs_op *op)
+static int ioctl_range_start(const struct ioctl_call *c, const struct vc_caller *caller, struct fs_op *op)
 {
+	const struct vclonefs_clone_range *a = c->in;
 	struct vc_attr attr;
 	uint64_t len = a->src_len;
 	int r;
@@ -236,8 +242,6 @@ static int ioctl_range_start(const struct ioctl_call *c, const struct vclonefs_c
 static void ioctl_clone_range(const struct ioctl_call *c)
 {
 	const struct vclonefs_clone_range *a = c->in;
-	struct fs_caller who;
-	struct fs_op *op;
 	int r = 0;
 
 	if (a->flags || !ioctl_is_zero(a->reserved, 2) || a->src_ino & FS_MAGIC_BIT ||
@@ -251,13 +255,7 @@ static void ioctl_clone_range(const struct ioctl_call *c)
 		fuse_reply_err(c->req, r);
 		return;
 	}
-	op = fs_op_new(c->req, ioctl_changed);
-	if (!op)
-		return;
-	fs_caller_init(c->req, &who);
-	r = ioctl_range_start(c, a, &who.caller, op);
-	fs_caller_fini(&who);
-	fs_op_started(op, r);
+	ioctl_start(c, ioctl_range_start);
 }
 
 /* ---- figures ---- */

@@ -107,6 +107,13 @@ void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked);
 int vc_pool_admit_wait(struct vc_pool *pool, enum vc_log_class class, size_t len) VC_MUST_CHECK;
 /** Sleep until no deleted inode waits to be removed from the books. */
 void vc_pool_wait_reaped(struct vc_pool *pool);
+/** Delete this inode, which has neither names nor users, when the reap thread gets to it. For vc_catalog.orphaned. */
+void vc_pool_orphaned(struct vc_pool *pool, uint64_t ino);
+/** For vc_thread_start; argument: the pool. They end when pool->stopping is seen. */
+void *vc_pool_resume_thread(void *pool);
+void *vc_pool_reap_thread(void *pool);
+/** Every thread looks at the pool again. Pool lock held. */
+void vc_pool_wake_all_locked(struct vc_pool *pool);
 /** Hooks of the log (struct vc_log_params). */
 void vc_pool_space(void *pool);
 int vc_pool_before_sync(void *pool);

@@ -131,31 +131,12 @@ int vc_slice_put_row(struct vc_slice *slice, const void *key, size_t key_len, co
 	return r;
 }
 
-/* Room for one more element of `size` bytes. */
-static int array_room(void **array, size_t n, size_t *cap, size_t size)
-{
-	size_t want = *cap ? *cap * 2 : 16;
-	void *grown;
-
-	if (n < *cap)
-		return 0;
-	grown = realloc(*array, want * size);
-	if (!grown)
-		return -ENOMEM;
-	*array = grown;
-	*cap = want;
-	return 0;
-}
-
 int vc_slice_add_image(struct vc_slice *slice, uint64_t ino, uint64_t tag, struct vc_base *base)
 {
-	void *array;
 	int r;
 
 	vc_mutex_lock(&slice->lock);
-	array = slice->images;
-	r = array_room(&array, slice->nimages, &slice->images_cap, sizeof(*slice->images));
-	slice->images = array;
+	r = vc_array_room(&slice->images, slice->nimages, &slice->images_cap, sizeof(*slice->images));
 	if (r == 0)
 		slice->images[slice->nimages++] = (struct vc_slice_image){ ino, tag, base };
 	vc_mutex_unlock(&slice->lock);
@@ -166,13 +147,10 @@ int vc_slice_add_image(struct vc_slice *slice, uint64_t ino, uint64_t tag, struc
 
 int vc_slice_add_dirty(struct vc_slice *slice, struct vc_inode *inode)
 {
-	void *array;
 	int r;
 
 	vc_mutex_lock(&slice->lock);
-	array = slice->dirty;
-	r = array_room(&array, slice->ndirty, &slice->dirty_cap, sizeof(*slice->dirty));
-	slice->dirty = array;
+	r = vc_array_room(&slice->dirty, slice->ndirty, &slice->dirty_cap, sizeof(*slice->dirty));
 	if (r == 0)
 		slice->dirty[slice->ndirty++] = inode;
 	vc_mutex_unlock(&slice->lock);

@@ -4,7 +4,10 @@
 #include "util.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/random.h>
+
+#define ARRAY_ROOM_FIRST 16u
 
 static const char units[] = "KMGTPE";
 
@@ -83,6 +86,23 @@ int vc_parse_bytes(const char *text, uint64_t *ret_bytes)
 	if (overflow || n > UINT64_MAX >> shift)
 		return -ERANGE;
 	*ret_bytes = n << shift;
+	return 0;
+}
+
+/* The caller's pointer may point to any type, so its bytes are copied instead of reading it as a void *. */
+int vc_array_room(void *array_ptr, size_t n, size_t *cap, size_t size)
+{
+	size_t want = *cap ? *cap * 2 : ARRAY_ROOM_FIRST;
+	void *array;
+
+	if (n < *cap)
+		return 0;
+	memcpy(&array, array_ptr, sizeof(array));
+	array = realloc(array, want * size);
+	if (!array)
+		return -ENOMEM;
+	memcpy(array_ptr, &array, sizeof(array));
+	*cap = want;
 	return 0;
 }
 

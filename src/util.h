@@ -89,6 +89,13 @@ const char *vc_human_bytes(uint64_t bytes, char *buf, size_t len);
  */
 int vc_parse_bytes(const char *text, uint64_t *ret_bytes) VC_MUST_CHECK;
 
+/**
+ * Make room for one more element in an array that grows: `array_ptr` is the address of the pointer to its elements (NULL
+ * at first), of which `n` are in use, *cap have room, and each has `size` bytes. A full array is doubled with realloc:
+ * its elements move. Returns 0, or -ENOMEM, and everything is as it was.
+ */
+int vc_array_room(void *array_ptr, size_t n, size_t *cap, size_t size) VC_MUST_CHECK;
+
 /** Fill `buf` with random bytes from the kernel. Returns 0 or -errno. */
 int vc_random_bytes(void *buf, size_t len) VC_MUST_CHECK;
 

@@ -4,9 +4,22 @@
 #include "unit.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include "engine.h"
 
 #define ENGINE_CACHE (UINT64_C(4) << 20)
+
+int engine_setup(void **state VC_UNUSED)
+{
+	vc_unit_catch_messages(!getenv("VC_TEST_MESSAGES"));
+	return 0;
+}
+
+int engine_teardown(void **state VC_UNUSED)
+{
+	vc_unit_catch_messages(false);
+	return 0;
+}
 
 void engine_geometry(uint64_t *rng, struct vc_pool_geometry *ret)
 {

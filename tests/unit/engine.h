@@ -13,6 +13,10 @@
 /** Only on demand, or for space. */
 #define ENGINE_DESTAGE_NEVER UINT32_MAX
 
+/** For cmocka: messages are caught, unless VC_TEST_MESSAGES is in the environment; and printed again. */
+int engine_setup(void **state);
+int engine_teardown(void **state);
+
 /** Small segments, so that all that happens to large pools happens soon; chunks of 1, 4 or 16 blocks. */
 void engine_geometry(uint64_t *rng, struct vc_pool_geometry *ret);
 /** 0 or -errno, as vc_pool_open. */

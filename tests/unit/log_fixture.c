@@ -170,6 +170,24 @@ void fix_log_fini(struct log_fixture *fix)
 	pthread_cond_destroy(&fix->cond);
 }
 
+struct vc_sim *fix_log_setup_sim(struct log_fixture *fix)
+{
+	struct vc_sim *sim = vc_sim_new();
+
+	fix_log_init(fix, vc_sim_io(sim), "/log");
+	assert_int_equal(vc_log_create(&fix->params), 0);
+	assert_int_equal(vc_io_sync_dir(vc_sim_io(sim), "/"), 0);
+	vc_unit_catch_messages(true);
+	return sim;
+}
+
+void fix_log_teardown(struct log_fixture *fix, struct vc_sim *sim)
+{
+	fix_log_fini(fix);
+	vc_unit_catch_messages(false);
+	vc_sim_free(sim);
+}
+
 int fix_log_open(struct log_fixture *fix)
 {
 	struct fix_section *current = section_new(fix);

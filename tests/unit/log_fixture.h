@@ -53,6 +53,10 @@ struct log_fixture {
 /** Directory "/log" of `io` (made by vc_log_create) or `dir`; nothing is open yet. */
 void fix_log_init(struct log_fixture *fix, struct vc_io *io, const char *dir);
 void fix_log_fini(struct log_fixture *fix);
+/** For setup: a log made, and not open, on a new simulated disk; messages are caught. */
+struct vc_sim *fix_log_setup_sim(struct log_fixture *fix);
+/** For teardown: ends the fixture and frees the disk, NULL if it has none; messages are printed again. */
+void fix_log_teardown(struct log_fixture *fix, struct vc_sim *sim);
 /** Open and, unless read-only, start. */
 int fix_log_open(struct log_fixture *fix) VC_MUST_CHECK;
 /** Stop and close as a killed process would: what is in flight must have ended. */

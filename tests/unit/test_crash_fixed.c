@@ -4,7 +4,6 @@
 #include "unit.h"
 
 #include <linux/falloc.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include "crash_run.h"
 #include "engine.h"
@@ -374,20 +373,13 @@ static void test_create(void **state VC_UNUSED)
 	vc_sim_free(sim);
 }
 
-static int setup(void **state VC_UNUSED)
+static int teardown(void **state)
 {
-	vc_unit_catch_messages(!getenv("VC_TEST_MESSAGES"));
-	return 0;
-}
-
-static int teardown(void **state VC_UNUSED)
-{
-	vc_unit_catch_messages(false);
 	printf("%zu crash states so far\n", checked);
-	return 0;
+	return engine_teardown(state);
 }
 
-#define scenario(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define scenario(name) cmocka_unit_test_setup_teardown(name, engine_setup, teardown)
 
 int main(void)
 {

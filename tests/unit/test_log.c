@@ -27,19 +27,13 @@ static int setup_posix(void **state VC_UNUSED)
 
 static int setup_sim(void **state VC_UNUSED)
 {
-	sim = vc_sim_new();
-	fix_log_init(&fix, vc_sim_io(sim), "/log");
-	assert_int_equal(vc_log_create(&fix.params), 0);
-	assert_int_equal(vc_io_sync_dir(vc_sim_io(sim), "/"), 0);
-	vc_unit_catch_messages(true);
+	sim = fix_log_setup_sim(&fix);
 	return 0;
 }
 
 static int teardown(void **state VC_UNUSED)
 {
-	fix_log_fini(&fix);
-	vc_unit_catch_messages(false);
-	vc_sim_free(sim);
+	fix_log_teardown(&fix, sim);
 	sim = NULL;
 	vc_unit_rmdir(top);
 	top = NULL;

@@ -146,22 +146,10 @@ static void test_random(void **state VC_UNUSED)
 	}
 }
 
-static int setup(void **state VC_UNUSED)
-{
-	vc_unit_catch_messages(!getenv("VC_TEST_MESSAGES"));
-	return 0;
-}
-
-static int teardown(void **state VC_UNUSED)
-{
-	vc_unit_catch_messages(false);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_random, engine_setup, engine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,25 @@ static void test_is_zero(void **state VC_UNUSED)
 	assert_false(vc_is_zero(buf, 4096));
 }
 
+static void test_array_room(void **state VC_UNUSED)
+{
+	uint32_t *array = NULL;
+	size_t n = 0, cap = 0;
+
+	while (n < 1000) {
+		size_t before = cap;
+
+		assert_int_equal(vc_array_room(&array, n, &cap, sizeof(*array)), 0);
+		assert_true(cap > n);
+		assert_true(cap == before || before == n);
+		array[n] = (uint32_t)n;
+		n++;
+	}
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(array[i], i);
+	free(array);
+}
+
 static void test_endian(void **state VC_UNUSED)
 {
 	struct { vc_le16 a; vc_le32 b; vc_le64 c; } le = {
@@ -247,6 +266,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_is_zero),
+		cmocka_unit_test(test_array_room),
 		cmocka_unit_test(test_endian),
 		cmocka_unit_test(test_arithmetic),
 		cmocka_unit_test(test_parse_bytes),
