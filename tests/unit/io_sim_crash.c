@@ -247,7 +247,7 @@ static void write_real(struct vc_sim *sim, const char *path, const struct sim_da
 
 	sim_real_parents(sim, path);
 	f = fopen(real, "wb");
-	assert(f && fwrite(data->bytes, 1, data->size, f) == data->size && fclose(f) == 0);
+	assert(f && (data->size == 0 || fwrite(data->bytes, 1, data->size, f) == data->size) && fclose(f) == 0);
 	free(real);
 }
 
