@@ -17,7 +17,8 @@ static int lookup_ino(struct vc_inode *dir, const char *name, uint64_t *ret_ino)
 	int r;
 
 	vc_mutex_lock(&pool->names);
-	r = S_ISDIR(dir->f.mode) ? 0 : -ENOTDIR;
+	/* "." of any inode: how an NFS handle finds its file again. */
+	r = S_ISDIR(dir->f.mode) || strcmp(name, ".") == 0 ? 0 : -ENOTDIR;
 	if (r == 0 && strcmp(name, ".") == 0) {
 		*ret_ino = dir->ino;
 	} else if (r == 0 && strcmp(name, "..") == 0) {
