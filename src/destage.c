@@ -37,7 +37,6 @@ void vc_destage_cut_locked(struct vc_pool *pool)
 	vc_list_add_tail(&pool->slices, &slice->node);
 	pool->current = slice;
 	pool->cut_since_ns = 0;
-	pool->slice_bytes = 0;
 }
 
 /* The last overlay of a checkpointed slice is gone: nothing points into its log segments. */
@@ -143,7 +142,9 @@ static void destage_task_progress_locked(struct vc_pool *pool)
 		task->status.error = pool->checkpoint_lsn >= task->target_lsn ? 0 : -EIO;
 		task->status.done = task->status.total;
 		vc_cond_broadcast(&pool->task_cond);
+		return;
 	}
+	task->status.done = task->status.total - VC_MIN(task->status.total, vc_pool_undestaged_locked(pool));
 }
 
 /* Has the current slice nothing that could be destaged? */
@@ -206,13 +207,15 @@ static void destage_step_locked(struct vc_pool *pool)
 			destage_wait_locked(pool);
 			return;
 		}
+		atomic_store(&pool->cut_wanted, true); /* before trying: who logs after a try in vain sees it */
 		vc_destage_cut_locked(pool);
 		if (oldest == pool->current && !destage_is_empty_locked(pool)) {
-			pool->cut_wanted = true; /* admitted records need the rest of the segment: when they are logged */
+			/* Admitted records need the rest of the segment: again when they are logged. */
 			vc_cond_wait(&pool->destage_cond, &pool->lock);
 			return;
 		}
-		pool->destage_now = pool->cut_wanted = false;
+		pool->destage_now = false;
+		atomic_store(&pool->cut_wanted, false);
 		if (oldest == pool->current) {
 			pool->cut_since_ns = 0;
 			destage_task_progress_locked(pool);

@@ -68,7 +68,6 @@ static void pool_check_space(struct vc_pool *pool)
 
 int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len)
 {
-	bool queued;
 	int r = vc_pool_writable(pool);
 
 	if (r < 0)
@@ -78,10 +77,9 @@ int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len)
 		if (atomic_load(&pool->full))
 			return -ENOSPC;
 	}
-	vc_mutex_lock(&pool->lock);
-	queued = pool->parked && class == VC_LOG_DATA;
-	vc_mutex_unlock(&pool->lock);
-	return queued ? -EAGAIN : vc_log_admit(pool->log, class, len);
+	if (class == VC_LOG_DATA && atomic_load(&pool->queued)) /* not before those who wait already */
+		return -EAGAIN;
+	return vc_log_admit(pool->log, class, len);
 }
 
 void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked)
@@ -95,6 +93,7 @@ void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked)
 	parked->next = NULL;
 	*pool->parked_tail = parked;
 	pool->parked_tail = &parked->next;
+	atomic_store(&pool->queued, true);
 	pool->destage_now = true;
 	vc_cond_signal(&pool->destage_cond);
 	vc_cond_signal(&pool->resume_cond);
@@ -130,8 +129,10 @@ static struct vc_parked *pool_unpark_locked(struct vc_pool *pool)
 	struct vc_parked *p = pool->parked;
 
 	pool->parked = p->next;
-	if (!pool->parked)
+	if (!pool->parked) {
 		pool->parked_tail = &pool->parked;
+		atomic_store(&pool->queued, false);
+	}
 	return p;
 }
 
@@ -177,7 +178,7 @@ void vc_pool_space(void *ctx)
 		return;
 	vc_mutex_lock(&pool->lock);
 	vc_cond_signal(&pool->resume_cond);
-	if (pool->cut_wanted)
+	if (atomic_load(&pool->cut_wanted))
 		vc_cond_signal(&pool->destage_cond);
 	vc_mutex_unlock(&pool->lock);
 }
@@ -193,22 +194,17 @@ int vc_pool_before_sync(void *ctx)
 void vc_pool_changed(struct vc_pool *pool, struct vc_slice *slice, uint64_t bytes)
 {
 	uint64_t log_bytes = vc_le64_get(pool->disk.log_segment_size) * vc_le32_get(pool->disk.log_segments);
-	bool heavy = atomic_load(&slice->cost) >= VC_SLICE_COST_MAX;
+	uint64_t before = atomic_fetch_add(&slice->bytes, bytes);
+	bool full = before + bytes > log_bytes / 3 || atomic_load(&slice->cost) >= VC_SLICE_COST_MAX;
 
+	if (before && !full && !atomic_load(&pool->cut_wanted))
+		return; /* the usual case: one more of many */
 	vc_mutex_lock(&pool->lock);
-	if (!pool->cut_since_ns) {
+	if (!pool->cut_since_ns && slice == pool->current)
 		pool->cut_since_ns = vc_mono_ns();
-		vc_cond_signal(&pool->destage_cond);
-	}
-	if (pool->cut_wanted)
-		vc_cond_signal(&pool->destage_cond);
-	if (slice == pool->current) {
-		pool->slice_bytes += bytes;
-		if (heavy || pool->slice_bytes > log_bytes / 3) {
-			vc_destage_cut_locked(pool);
-			vc_cond_signal(&pool->destage_cond);
-		}
-	}
+	if (full && slice == pool->current)
+		vc_destage_cut_locked(pool);
+	vc_cond_signal(&pool->destage_cond);
 	vc_mutex_unlock(&pool->lock);
 }
 
@@ -301,18 +297,32 @@ static struct vc_task *pool_task(struct vc_pool *pool, enum vc_task_kind kind)
 	return kind == VC_TASK_DESTAGE ? &pool->destage_task : &pool->clean_task;
 }
 
+uint64_t vc_pool_undestaged_locked(const struct vc_pool *pool)
+{
+	uint64_t bytes = 0;
+
+	vc_list_for_each(node, &pool->slices) {
+		struct vc_slice *slice = vc_list_entry(node, struct vc_slice, node);
+
+		bytes += atomic_load(&slice->bytes) + atomic_load(&slice->direct_bytes);
+	}
+	return bytes;
+}
+
 static int pool_start_destage(struct vc_pool *pool, uint64_t *ret_id)
 {
 	struct vc_task *task = &pool->destage_task;
 	struct vc_log_figures figures;
+	uint64_t undestaged;
 
 	vc_mutex_lock(&pool->lock);
 	vc_log_figures(pool->log, &figures);
+	undestaged = vc_pool_undestaged_locked(pool);
 	vc_destage_cut_locked(pool);
 	task->status.id++;
 	task->status.running = 1;
 	task->status.done = 0;
-	task->status.total = pool->slice_bytes;
+	task->status.total = undestaged;
 	task->target_lsn = figures.last_lsn;
 	*ret_id = task->status.id;
 	pool->destage_now = true;
@@ -381,7 +391,7 @@ int vc_pool_figures(struct vc_pool *pool, struct vc_pool_figures *ret)
 	memcpy(ret->uuid, pool->disk.uuid, sizeof(ret->uuid));
 	vc_mutex_lock(&pool->lock);
 	ret->checkpoint_lsn = pool->checkpoint_lsn;
-	ret->undestaged_bytes = pool->slice_bytes;
+	ret->undestaged_bytes = vc_pool_undestaged_locked(pool);
 	vc_mutex_unlock(&pool->lock);
 	return 0;
 }

@@ -73,10 +73,10 @@ struct vc_pool {
 	struct vc_list slices;      /* oldest first; the last is current */
 	struct vc_slice *current;
 	uint64_t cut_since_ns;      /* first record of the current slice, about; 0: it was empty */
-	uint64_t slice_bytes;       /* logged or written directly in the current slice, about */
 	bool destage_now;
-	bool cut_wanted;            /* the current slice could not be cut this moment: any progress of the log wakes destage */
+	atomic_bool cut_wanted;                /* the current slice could not be cut this moment: any progress of the log wakes destage */
 	struct vc_parked *parked, **parked_tail;
+	atomic_bool queued;         /* parked is not empty; read without the lock */
 	uint64_t *orphans;          /* inode numbers to delete */
 	size_t norphans, orphans_cap;
 	bool reaping;               /* the reap thread is deleting one */
@@ -117,6 +117,8 @@ void vc_pool_wake_all_locked(struct vc_pool *pool);
 /** Hooks of the log (struct vc_log_params). */
 void vc_pool_space(void *pool);
 int vc_pool_before_sync(void *pool);
+/** Bytes of all slices that no checkpoint holds yet. Pool lock held. */
+uint64_t vc_pool_undestaged_locked(const struct vc_pool *pool);
 /** After a change: count it, and start destaging when it is time. */
 void vc_pool_changed(struct vc_pool *pool, struct vc_slice *slice, uint64_t bytes);
 static inline struct vc_slice *vc_pool_slice_of(struct vc_log_section *section)

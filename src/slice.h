@@ -50,6 +50,7 @@ struct vc_slice {
 	size_t ndirty, dirty_cap;
 	struct vc_list bases;      /* by the bases' lock */
 	atomic_ulong direct_bytes; /* written straight to chunk files */
+	atomic_ulong bytes;        /* of records, about */
 	atomic_ulong cost;         /* estimate of map nodes a checkpoint will write */
 	struct vc_list node;       /* the pool's list of slices, oldest first; pool lock */
 };
