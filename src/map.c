@@ -51,11 +51,6 @@ uint64_t vc_map_next_node(struct vc_map *map)
 	return atomic_load(&map->next_node);
 }
 
-void vc_map_cache_stats(struct vc_map *map, struct vc_cache_stats *ret)
-{
-	vc_cache_stats(map->cache, ret);
-}
-
 /* ---- nodes ---- */
 
 static int node_fetch(struct vc_meta_txn *txn, uint64_t id, const void **ret_value, size_t *ret_len,

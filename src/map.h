@@ -112,6 +112,4 @@ size_t vc_node_encode(const struct vc_node *node, uint8_t *buf);
 /** Decode and validate untrusted bytes (every field, bit range and count): 0 or -EUCLEAN (no message). */
 int vc_node_decode(const uint8_t *buf, size_t len, struct vc_node *ret) VC_MUST_CHECK;
 
-void vc_map_cache_stats(struct vc_map *map, struct vc_cache_stats *ret);
-
 #endif

@@ -127,7 +127,6 @@ static inline struct vc_slice *vc_pool_slice_of(struct vc_log_section *section)
 }
 
 /* super.c */
-int vc_super_create(struct vc_io *io, const char *dir, const struct vc_pool_geometry *geometry) VC_MUST_CHECK;
 int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret) VC_MUST_CHECK;
 int vc_super_lock(struct vc_io *io, const char *dir, struct vc_file **ret) VC_MUST_CHECK;
 
