@@ -93,6 +93,7 @@ void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked)
 	parked->next = NULL;
 	*pool->parked_tail = parked;
 	pool->parked_tail = &parked->next;
+	pool->log_waits++;
 	atomic_store(&pool->queued, true);
 	pool->destage_now = true;
 	vc_cond_signal(&pool->destage_cond);
@@ -390,6 +391,7 @@ int vc_pool_figures(struct vc_pool *pool, struct vc_pool_figures *ret)
 	};
 	memcpy(ret->uuid, pool->disk.uuid, sizeof(ret->uuid));
 	vc_mutex_lock(&pool->lock);
+	ret->log_waits = pool->log_waits;
 	ret->checkpoint_lsn = pool->checkpoint_lsn;
 	ret->undestaged_bytes = vc_pool_undestaged_locked(pool);
 	vc_mutex_unlock(&pool->lock);

@@ -43,6 +43,7 @@ struct vc_pool_figures {
 	uint64_t undestaged_bytes;         /* of log records in the current slice; earlier slices and direct chunks not counted */
 	uint64_t checkpoint_lsn, durable_lsn, last_lsn;
 	uint64_t cache_hits, cache_misses, cache_bytes;
+	uint64_t log_waits;                /* requests that had to wait for room in the log, since the pool was opened */
 	uint64_t failed;                   /* 1: a sync failed, writes are refused (D4) */
 };
 

@@ -76,6 +76,7 @@ struct vc_pool {
 	bool destage_now;
 	atomic_bool cut_wanted;                /* the current slice could not be cut this moment: any progress of the log wakes destage */
 	struct vc_parked *parked, **parked_tail;
+	uint64_t log_waits;         /* how many were ever parked */
 	atomic_bool queued;         /* parked is not empty; read without the lock */
 	uint64_t *orphans;          /* inode numbers to delete */
 	size_t norphans, orphans_cap;

@@ -101,6 +101,7 @@ static void burst_write(struct crash_run *run, struct burst_op *op)
 	len = VC_MIN(world_compose(w, f, &offset), BURST_WRITE_MAX);
 	op->is_write = true;
 	op->durable = vc_unit_below(&w->rng, 4) == 0;
+	world_note("burst: write %s offset %llu len %zu%s\n", world_name(w, f), (unsigned long long)offset, len, op->durable ? " durable" : "");
 	crash_run_begin(run);
 	assert_int_equal(vc_volume_write(inode, w->buf, len, offset, op->durable ? VC_WRITE_DSYNC : 0, &op->done), 0);
 	vc_inode_put(inode);
@@ -127,24 +128,30 @@ static void burst_wait(struct burst *b, struct burst_op *ops, size_t n)
 	}
 }
 
-/* Perhaps a flush, then writes that nobody waits for in between. Only with room in the log: parked ones may change places. */
+static uint64_t log_waits(struct crash_run *run)
+{
+	struct vc_pool_figures figures;
+
+	assert_int_equal(vc_pool_figures(run->w.pool, &figures), 0);
+	return figures.log_waits;
+}
+
+/* Perhaps a flush, then writes that nobody waits for in between. Those that wait for the log may change places with later ones: none comes. */
 static void step_burst(struct crash_run *run)
 {
 	struct burst b = { .run = run, .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 	struct burst_op ops[BURST_MAX + 1];
 	size_t n = 0, nwrites = 1 + vc_unit_below(&run->w.rng, BURST_MAX);
-	struct vc_pool_figures figures;
+	uint64_t waits = log_waits(run);
 
-	assert_int_equal(vc_pool_figures(run->w.pool, &figures), 0);
-	if (figures.log_used > figures.log_bytes / 4)
-		return;
 	if (vc_unit_below(&run->w.rng, 2)) {
 		burst_start(&b, &ops[n]);
 		ops[n].state = run->nstates - 1;
 		ops[n].durable = true;
 		assert_int_equal(vc_volume_flush(run->w.dirs[0], &ops[n++].done), 0);
 	}
-	while (nwrites--) {
+	world_note("burst of %zu%s\n", nwrites, n ? " and a flush" : "");
+	while (nwrites-- && log_waits(run) == waits) {
 		burst_start(&b, &ops[n]);
 		burst_write(run, &ops[n++]);
 	}
@@ -155,6 +162,8 @@ void crash_run_step(struct crash_run *run)
 {
 	uint64_t roll = vc_unit_below(&run->w.rng, 100), id;
 
+	if (roll >= 15 && roll < 26)
+		world_note(roll < 21 ? "destage started\n" : roll < 24 ? "destage\n" : "clean started\n");
 	if (roll < 15)
 		step_burst(run);
 	else if (roll < 21)
@@ -200,6 +209,7 @@ struct crash_run *crash_run_new(uint64_t seed, uint32_t destage_ms)
 	run->first_event = run->started = vc_sim_events(sim);
 	push_state(run);
 	run->states[0].acked = run->states[0].durable = 0;
+	world_note("new pool, destage_ms %u\n", destage_ms);
 	world_attach(&run->w, engine_open(vc_sim_io(sim), POOL, destage_ms));
 	return run;
 }
@@ -224,6 +234,7 @@ void crash_run_reopen(struct crash_run *run)
 {
 	struct vc_pool *pool = run->w.pool;
 
+	world_note("close and open\n");
 	world_detach(&run->w);
 	crash_run_begin(run);
 	engine_close(pool);
@@ -317,6 +328,7 @@ struct crash_run *crash_run_crash(struct crash_run *run, size_t at, const struct
 		explain(run, at, policy, &found);
 		fail_msg("the pool holds what it should not");
 	}
+	world_note("crash at event %zu of %zu, %s: state %zu of %zu\n", at, vc_sim_events(run->sim), keep_names[policy->keep], high, run->nstates);
 	model_clear(&found);
 	return run_after_crash(run, sim, high, policy->seed, pool);
 }

@@ -304,14 +304,41 @@ static uint64_t file_hash(struct model_file *f)
 	return f->hash;
 }
 
+static int name_compare(const struct model_name *a, const struct model_name *b)
+{
+	return a->dir != b->dir ? (a->dir < b->dir ? -1 : 1) : strcmp(a->name, b->name);
+}
+
+/* The first of all names of e's file: equal for two names exactly if they are links of one another. */
+static const struct model_name *first_name(const struct model *m, const struct model_name *e)
+{
+	const struct model_name *first = e;
+
+	for (size_t i = 0; i < m->n; i++)
+		if (m->names[i].file == e->file && name_compare(&m->names[i], first) < 0)
+			first = &m->names[i];
+	return first;
+}
+
+/* Names are hashed with their directory in one piece: as a seed it would cancel out against differences of short names. */
 uint64_t model_state(struct model *m)
 {
 	uint64_t state = m->n;
 
 	for (size_t i = 0; i < m->n; i++) {
-		const struct model_name *e = &m->names[i];
+		const struct model_name *e = &m->names[i], *first = first_name(m, e);
+		struct {
+			uint64_t file, dir, first_dir;
+			char name[MODEL_TEXT], first_name[MODEL_TEXT];
+		} bytes;
 
-		state += vc_sum64(e->name, strlen(e->name), file_hash(e->file) ^ e->dir);
+		memset(&bytes, 0, sizeof(bytes));
+		bytes.file = file_hash(e->file);
+		bytes.dir = e->dir;
+		bytes.first_dir = first->dir;
+		strcpy(bytes.name, e->name);
+		strcpy(bytes.first_name, first->name);
+		state += vc_sum64(&bytes, sizeof(bytes), 0);
 	}
 	return state;
 }

@@ -7,7 +7,9 @@
 #include "config.h"
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include "engine.h"
 #include "meta.h"
 #include "msg.h"
@@ -146,9 +148,54 @@ static void test_random(void **state VC_UNUSED)
 	}
 }
 
+/* ---- the model itself ---- */
+
+static uint64_t state_of(const unsigned *dirs, const unsigned *files, size_t n)
+{
+	struct model m = { .n = 0 };
+	struct model_file *f[4] = { NULL };
+	uint64_t state;
+
+	for (size_t i = 0; i < n; i++) {
+		char name[MODEL_TEXT];
+
+		snprintf(name, sizeof(name), "f%02zu", i);
+		f[files[i]] = f[files[i]] ? model_file_get(f[files[i]]) : model_file_new(S_IFREG | 0640);
+		model_add(&m, dirs[i], name, f[files[i]]);
+	}
+	state = model_state(&m);
+	model_clear(&m);
+	return state;
+}
+
+/* The crash test finds out by this hash what a crash left: where a name lies, and which names are links of one file, counts. */
+static void test_state(void **state VC_UNUSED)
+{
+	static const unsigned here[4] = { 0, 0, 0, 0 }, pairs[4] = { 0, 0, 1, 1 }, crossed[4] = { 0, 1, 0, 1 };
+	uint64_t seen[MODEL_DIRS * 100];
+	size_t n = 0;
+
+	for (unsigned dir = 0; dir < MODEL_DIRS; dir++)
+		for (unsigned i = 0; i < 100; i++) {
+			struct model m = { .n = 0 };
+			char name[MODEL_TEXT];
+
+			snprintf(name, sizeof(name), "f%02u", i);
+			model_add(&m, dir, name, model_file_new(S_IFREG | 0640));
+			seen[n++] = model_state(&m);
+			model_clear(&m);
+		}
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < i; k++)
+			assert_true(seen[i] != seen[k]);
+	assert_true(state_of(here, pairs, 4) != state_of(here, crossed, 4));
+	assert_true(state_of(here, pairs, 4) == state_of(here, pairs, 4));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_state),
 		cmocka_unit_test_setup_teardown(test_random, engine_setup, engine_teardown),
 	};
 

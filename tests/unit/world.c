@@ -3,10 +3,45 @@
 #include "config.h"
 #include "unit.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include "engine.h"
 #include "world.h"
+
+const char *world_name(const struct world *w, const struct model_file *f)
+{
+	static char name[MODEL_TEXT + 16];
+
+	for (size_t i = 0; i < w->model.n; i++)
+		if (w->model.names[i].file == f) {
+			snprintf(name, sizeof(name), "%u/%s", w->model.names[i].dir, w->model.names[i].name);
+			return name;
+		}
+	for (size_t i = 0; i < w->nopen; i++)
+		if (w->open[i] == f)
+			snprintf(name, sizeof(name), "open %zu", i);
+	return name;
+}
+
+void world_note(const char *format, ...)
+{
+	static FILE *trace;
+	static bool asked;
+	const char *path = getenv("VC_TEST_TRACE");
+	va_list args;
+
+	if (!asked)
+		trace = path ? fopen(path, "w") : NULL;
+	asked = true;
+	if (!trace)
+		return;
+	va_start(args, format);
+	vfprintf(trace, format, args);
+	va_end(args);
+	fflush(trace);
+}
 
 void world_init(struct world *w, uint64_t seed, const struct vc_pool_geometry *geometry)
 {

@@ -54,6 +54,11 @@ void world_data_step(struct world *w, uint64_t roll);
 /* world_names.c */
 void world_names_step(struct world *w, uint64_t roll);
 
+/** A name of the file, or "open N", for notes; valid until the next call. */
+const char *world_name(const struct world *w, const struct model_file *f);
+/** With VC_TEST_TRACE=FILE, every operation is written there before it is done, one per line. */
+void world_note(const char *format, ...) VC_PRINTF(1, 2);
+
 static inline void world_before(struct world *w)
 {
 	if (w->before)

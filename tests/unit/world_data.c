@@ -85,6 +85,7 @@ static void step_write(struct world *w, struct vc_inode *inode, struct model_fil
 		flags |= VC_WRITE_APPEND;
 		offset = f->data.size;
 	}
+	world_note("write %s offset %llu len %zu flags %u\n", world_name(w, f), (unsigned long long)offset, len, flags);
 	world_before(w);
 	assert_int_equal(engine_write(inode, w->buf, len, offset, flags), 0);
 	model_write(&f->data, w->buf, len, offset);
@@ -100,6 +101,7 @@ static void step_read(struct world *w, struct vc_inode *inode, const struct mode
 
 	if (len > WORLD_WRITE_MAX)
 		return;
+	world_note("read %s offset %llu len %llu\n", world_name(w, f), (unsigned long long)offset, (unsigned long long)len);
 	n = vc_volume_read(inode, w->buf, len, offset);
 	assert_int_equal(n, (ssize_t)want);
 	model_read(&f->data, w->buf2, want, offset);
@@ -114,6 +116,7 @@ static void step_resize(struct world *w, struct vc_inode *inode, struct model_fi
 		size = VC_IMAGE_SIZE_MAX - below(w, 3) * 1000;
 	if (below(w, 4) == 0)
 		size &= ~(BLOCK - 1);
+	world_note("resize %s to %llu\n", world_name(w, f), (unsigned long long)size);
 	world_before(w);
 	assert_int_equal(engine_resize(inode, size), 0);
 	model_resize(&f->data, size);
@@ -128,6 +131,7 @@ static void step_allocate(struct world *w, struct vc_inode *inode, struct model_
 	int mode = modes[below(w, VC_ARRAY_LEN(modes))];
 	uint64_t len = 1 + below(w, below(w, 2) ? 10000 : w->max_size / 2), offset = pick_offset(w, f, len);
 
+	world_note("allocate %s mode %d offset %llu len %llu\n", world_name(w, f), mode, (unsigned long long)offset, (unsigned long long)len);
 	world_before(w);
 	assert_int_equal(engine_allocate(inode, mode, offset, len), 0);
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
@@ -229,6 +233,8 @@ static void step_copy(struct world *w, struct vc_inode *inode, struct model_file
 		vc_inode_put(to);
 		return;
 	}
+	world_note("copy %s offset %llu len %llu to ", world_name(w, f), (unsigned long long)c.from, (unsigned long long)c.len);
+	world_note("%s offset %llu, %s\n", world_name(w, dst), (unsigned long long)c.to, durable ? "durable" : "not durable");
 	world_before(w);
 	r = engine_copy_range(inode, c.from, to, c.to, c.len, durable, &copied);
 	vc_inode_put(to);
@@ -248,6 +254,7 @@ static void step_copy(struct world *w, struct vc_inode *inode, struct model_file
 
 static void step_flush(struct world *w, struct vc_inode *inode)
 {
+	world_note("flush\n");
 	world_before(w);
 	assert_int_equal(engine_flush(inode), 0);
 	world_after(w, true);

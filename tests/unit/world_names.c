@@ -50,6 +50,7 @@ static void step_create(struct world *w)
 
 	if (!has_room(w, 1))
 		return;
+	world_note("create %u/%s mode %o\n", p.dir, p.name, mode);
 	world_before(w);
 	r = engine_create(w->dirs[p.dir], p.name, mode, S_ISLNK(mode) ? p.name : NULL, &inode);
 	if (p.is) {
@@ -82,6 +83,7 @@ static void step_clone(struct world *w)
 
 	if (!inode)
 		return;
+	world_note("clone %s to %u/%s\n", world_name(w, f), p.dir, p.name);
 	world_before(w);
 	r = engine_clone(inode, w->dirs[p.dir], p.name, &clone);
 	vc_inode_put(inode);
@@ -111,6 +113,7 @@ static void step_clone_many(struct world *w)
 		snprintf(name, sizeof(name), "f0%u", i);
 		taken = taken || model_find(&w->model, dir, name);
 	}
+	world_note("clone %s to %u/f0, %u times\n", world_name(w, f), dir, count);
 	world_before(w);
 	r = engine_clone_many(inode, w->dirs[dir], count, "f0");
 	vc_inode_put(inode);
@@ -133,6 +136,7 @@ static void step_unlink(struct world *w)
 
 	if (!e)
 		return;
+	world_note("remove %u/%s\n", e->dir, e->name);
 	world_before(w);
 	assert_int_equal(is_dir ? engine_rmdir(w->dirs[e->dir], e->name) : engine_unlink(w->dirs[e->dir], e->name), 0);
 	model_remove(&w->model, e);
@@ -148,6 +152,7 @@ static void step_link(struct world *w)
 
 	if (!inode)
 		return;
+	world_note("link %s to %u/%s\n", world_name(w, f), p.dir, p.name);
 	world_before(w);
 	r = engine_link(inode, w->dirs[p.dir], p.name);
 	vc_inode_put(inode);
@@ -195,6 +200,7 @@ static void step_rename(struct world *w)
 	if (!e)
 		return;
 	want = rename_expected(e, &p, flags);
+	world_note("rename %u/%s to %u/%s flags %u, expect %d\n", e->dir, e->name, p.dir, p.name, flags, want);
 	world_before(w);
 	r = engine_rename(w->dirs[e->dir], e->name, w->dirs[p.dir], p.name, flags);
 	assert_int_equal(r, want);
@@ -221,6 +227,7 @@ static void step_attr(struct world *w)
 
 	if (!inode)
 		return;
+	world_note("attr %s mode %o uid %u\n", world_name(w, f), attr.mode, attr.uid);
 	world_before(w);
 	assert_int_equal(vc_attr_set(inode, &attr, VC_SET_MODE | VC_SET_UID), 0);
 	vc_inode_put(inode);
@@ -242,6 +249,7 @@ static void step_xattr(struct world *w)
 	snprintf(name, sizeof(name), "user.%u", (unsigned)i);
 	if (below(w, 3))
 		snprintf(value, sizeof(value), "%llx", (unsigned long long)vc_unit_random(&w->rng));
+	world_note("xattr %s %s=%s\n", world_name(w, f), name, value);
 	world_before(w);
 	if (value[0])
 		assert_int_equal(vc_xattr_set(inode, name, value, strlen(value), 0), 0);
@@ -268,6 +276,8 @@ static void step_open(struct world *w)
 	struct model_file *f;
 	struct vc_inode *inode = w->nopen < WORLD_OPEN_MAX ? world_pick(w, &f) : NULL;
 
+	if (inode)
+		world_note("open %s\n", world_name(w, f));
 	if (inode && !f->held)
 		hold(w, model_file_get(f), inode);
 	else if (inode)
@@ -281,6 +291,7 @@ static void step_pin(struct world *w)
 
 	if (!inode)
 		return;
+	world_note("pin %s\n", world_name(w, f));
 	world_before(w);
 	assert_int_equal(vc_volume_pin(inode, &pin), 0);
 	vc_inode_put(inode);
@@ -296,6 +307,7 @@ static void step_release(struct world *w)
 	if (w->nopen == 0)
 		return;
 	f = w->open[at];
+	world_note("release %s\n", world_name(w, f));
 	w->open[at] = w->open[--w->nopen];
 	vc_inode_put(f->held);
 	f->held = NULL;
