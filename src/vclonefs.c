@@ -7,7 +7,7 @@
  * LMDB nor threads survive one.
  */
 #include "config.h"
-#include "fs.h"
+#include "vclonefs_options.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -36,10 +36,8 @@
 enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 };
 
 struct mount_args {
-	char pool[PATH_MAX], mountpoint[PATH_MAX], log[PATH_MAX];
-	char rest[4096]; /* options that are not ours, for libfuse */
-	struct vc_pool_options pool_options;
-	struct vc_fs_options fs_options;
+	char pool[PATH_MAX], mountpoint[PATH_MAX];
+	struct vc_mount_options options;
 	bool foreground;
 	int ready_fd; /* background: the parent reads it; -1 */
 };
@@ -59,161 +57,6 @@ static const char usage_text[] =
 	"       allow_other        let all users in; the usual permissions apply\n"
 	"       ro                 read-only\n"
 	"  -h, -V         print this help or the version\n";
-
-/* ---- options ---- */
-
-/** The next option of a list into buf, "\," being a comma in it. False at the end. */
-static bool option_next(const char **list, char *buf, size_t len)
-{
-	const char *p = *list;
-	size_t used = 0;
-
-	while (*p == ',')
-		p++;
-	if (!*p)
-		return false;
-	for (; *p && *p != ','; p++) {
-		if (*p == '\\' && p[1])
-			p++;
-		if (used + 1 < len)
-			buf[used++] = *p;
-	}
-	buf[used] = '\0';
-	*list = p;
-	return true;
-}
-
-static int option_number(const char *text, uint64_t least, uint64_t most, uint64_t *ret)
-{
-	char *end;
-
-	errno = 0;
-	*ret = strtoull(text, &end, 10);
-	if (errno || end == text || *end || *text == '-' || *ret < least || *ret > most)
-		return -EINVAL;
-	return 0;
-}
-
-static int option_log(struct mount_args *a, const char *dir)
-{
-	if (!realpath(dir, a->log)) {
-		vc_err("%s: %s", dir, strerror(errno));
-		return -errno;
-	}
-	a->pool_options.log_dir = a->log;
-	return 0;
-}
-
-static int option_destage(struct mount_args *a, const char *text)
-{
-	uint64_t n = UINT32_MAX;
-	int r = strcmp(text, "never") == 0 ? 0 : option_number(text, 1, UINT32_MAX - 1, &n);
-
-	if (r == 0)
-		a->pool_options.destage_ms = (uint32_t)n;
-	return r;
-}
-
-static int option_blocks(struct mount_args *a, const char *text)
-{
-	a->pool_options.real_blocks = strcmp(text, "real") == 0;
-	return a->pool_options.real_blocks || strcmp(text, "full") == 0 ? 0 : -EINVAL;
-}
-
-static int option_threads(struct mount_args *a, const char *text)
-{
-	uint64_t n = 0;
-	int r = option_number(text, 1, VC_FS_THREADS_MAX, &n);
-
-	a->fs_options.threads = (unsigned int)n;
-	return r;
-}
-
-static int option_cache(struct mount_args *a, const char *text)
-{
-	return vc_parse_bytes(text, &a->pool_options.cache_bytes);
-}
-
-static int option_node_cache(struct mount_args *a, const char *text)
-{
-	return vc_parse_bytes(text, &a->pool_options.node_cache_bytes);
-}
-
-static const struct option_kind {
-	const char *name; /* with '=' when it has a value */
-	int (*set)(struct mount_args *a, const char *value);
-} option_kinds[] = {
-	{ "cache=", option_cache },	{ "node_cache=", option_node_cache }, { "log=", option_log },
-	{ "destage_ms=", option_destage }, { "blocks=", option_blocks },	      { "threads=", option_threads },
-};
-
-/** Options of fstab that mean nothing to a file system, or are always on. */
-static bool option_is_ignored(const char *option)
-{
-	static const char *const names[] = { "rw", "defaults", "auto", "noauto", "user", "users", "nouser", "owner",
-					     "group", "_netdev", "nofail", "default_permissions" };
-
-	if (strncmp(option, "x-", 2) == 0 || strncmp(option, "comment=", 8) == 0)
-		return true;
-	for (size_t i = 0; i < VC_ARRAY_LEN(names); i++)
-		if (strcmp(option, names[i]) == 0)
-			return true;
-	return false;
-}
-
-/** Keep an option for libfuse, escaped again. */
-static int option_keep(struct mount_args *a, const char *option)
-{
-	size_t used = strlen(a->rest);
-
-	if (used + 2 * strlen(option) + 2 > sizeof(a->rest))
-		return -E2BIG;
-	if (used)
-		a->rest[used++] = ',';
-	for (; *option; option++) {
-		if (*option == ',' || *option == '\\')
-			a->rest[used++] = '\\';
-		a->rest[used++] = *option;
-	}
-	a->rest[used] = '\0';
-	return 0;
-}
-
-static int option_one(struct mount_args *a, const char *option)
-{
-	for (size_t i = 0; i < VC_ARRAY_LEN(option_kinds); i++) {
-		size_t len = strlen(option_kinds[i].name);
-
-		if (strncmp(option, option_kinds[i].name, len) == 0)
-			return option_kinds[i].set(a, option + len);
-	}
-	if (strcmp(option, "remount") == 0)
-		return -EINVAL;
-	if (strcmp(option, "pieces") == 0) {
-		a->fs_options.pieces = true;
-		return 0;
-	}
-	if (option_is_ignored(option))
-		return 0;
-	if (strcmp(option, "ro") == 0)
-		a->pool_options.read_only = true;
-	return option_keep(a, option);
-}
-
-static int option_list(struct mount_args *a, const char *list)
-{
-	char option[PATH_MAX + 32];
-	int r;
-
-	while (option_next(&list, option, sizeof(option))) {
-		r = option_one(a, option);
-		if (r < 0) {
-			fprintf(stderr, "vclonefs: bad option: %s\n", option);
-			return r;
-		}
-	}
-	return 0;
-}
 
 /* ---- arguments ---- */
 
@@ -245,7 +88,7 @@ static int args_directory(const char *given, char *ret)
 /** A daemon whose files lie below its own mount would wait for itself. */
 static int args_check_paths(const struct mount_args *a)
 {
-	const char *files[] = { a->pool, a->log };
+	const char *files[] = { a->pool, a->options.log };
 
 	for (size_t i = 0; i < VC_ARRAY_LEN(files); i++) {
 		if (!*files[i])
@@ -270,7 +113,7 @@ static int args_parse(struct mount_args *a, int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "fdo:hV", longs, NULL)) != -1) {
 		switch (c) {
 		case 'd':
-			a->fs_options.debug = true;
+			a->options.fs.debug = true;
 			vc_msg_set_level(VC_MSG_DEBUG);
 			a->foreground = true;
 			break;
@@ -278,7 +121,7 @@ static int args_parse(struct mount_args *a, int argc, char **argv)
 			a->foreground = true;
 			break;
 		case 'o':
-			if (option_list(a, optarg) < 0)
+			if (vc_mount_options_add(&a->options, optarg) < 0)
 				return -EINVAL;
 			break;
 		case 'h':
@@ -374,12 +217,12 @@ static int serve_pool(struct mount_args *a, struct vc_pool *pool, int stop_fd)
 	struct vc_fs *fs;
 	int r;
 
-	a->fs_options.pool_path = a->pool;
-	a->fs_options.mountpoint = a->mountpoint;
-	a->fs_options.mount_options = a->rest;
-	a->fs_options.ready = live;
-	a->fs_options.ctx = a;
-	r = vc_fs_mount(pool, &a->fs_options, &fs);
+	a->options.fs.pool_path = a->pool;
+	a->options.fs.mountpoint = a->mountpoint;
+	a->options.fs.mount_options = a->options.rest;
+	a->options.fs.ready = live;
+	a->options.fs.ctx = a;
+	r = vc_fs_mount(pool, &a->options.fs, &fs);
 	if (r < 0)
 		return r;
 	r = vc_fs_serve(fs, stop_fd, GRACE_MS);
@@ -398,7 +241,7 @@ static int serve(struct mount_args *a)
 		return -errno;
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 && errno != EPERM)
 		vc_debug("PR_SET_IO_FLUSHER: %s", strerror(errno));
-	r = vc_pool_open(vc_io_posix(), a->pool, &a->pool_options, &pool);
+	r = vc_pool_open(vc_io_posix(), a->pool, &a->options.pool, &pool);
 	if (r == 0) {
 		r = serve_pool(a, pool, stop_fd);
 		closed = vc_pool_close(pool);
