@@ -174,7 +174,6 @@ static int sim_open(struct vc_io *io, const char *path, int flags, struct vc_fil
 	int r;
 
 	sim_lock(sim);
-	sim_adopt(sim, normal);
 	if (sim_is_real(sim, normal)) {
 		r = real_open(sim, normal, flags, ret_file);
 		free(normal);
@@ -208,15 +207,6 @@ static void sim_close(struct vc_file *file)
 	free(f);
 }
 
-static void data_read(const struct sim_data *d, uint64_t offset, uint8_t *buf, uint64_t len)
-{
-	uint64_t have = offset < d->cap ? VC_MIN(len, d->cap - offset) : 0;
-
-	if (have)
-		memcpy(buf, d->bytes + offset, have);
-	memset(buf + have, 0, len - have);
-}
-
 static ssize_t sim_preadv(struct vc_file *file, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
 	struct vc_sim *sim = to_sim(file->io);
@@ -231,7 +221,7 @@ static ssize_t sim_preadv(struct vc_file *file, const struct iovec *iov, int iov
 	for (int i = 0; i < iovcnt && pos < f->node->data.size; i++) {
 		uint64_t n = VC_MIN((uint64_t)iov[i].iov_len, f->node->data.size - pos);
 
-		data_read(&f->node->data, pos, iov[i].iov_base, n);
+		sim_data_read(&f->node->data, pos, iov[i].iov_base, n);
 		pos += n;
 	}
 	pthread_mutex_unlock(&sim->lock);
@@ -255,26 +245,6 @@ static uint8_t *gather(const struct iovec *iov, int iovcnt, uint64_t *ret_len)
 	return buf;
 }
 
-/* Takes `data`. */
-static void write_locked(struct vc_sim *sim, struct sim_file *f, uint8_t *data, uint64_t len, uint64_t offset)
-{
-	struct sim_event *ev;
-
-	if (len == 0 || vc_is_zero(data, len)) {
-		free(data);
-		data = NULL;
-	}
-	if (len == 0)
-		return;
-	ev = sim_event_new(sim, SIM_EV_WRITE, f->inode, f->path);
-	ev->offset = offset;
-	ev->len = len;
-	ev->data = data;
-	ev->size_before = f->node->data.size;
-	sim_data_write(&f->node->data, offset, data, len);
-	ev->size_after = f->node->data.size;
-}
-
 static int sim_pwritev(struct vc_file *file, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
 	struct vc_sim *sim = to_sim(file->io);
@@ -290,8 +260,8 @@ static int sim_pwritev(struct vc_file *file, const struct iovec *iov, int iovcnt
 	r = f->writable ? 0 : -EBADF;
 	if (r == 0 && len)
 		r = offset > FILE_MAX_BYTES ? -EFBIG : sim_space_for(sim, f->node, offset + len);
-	if (r == 0)
-		write_locked(sim, f, data, len, offset);
+	if (r == 0 && len)
+		sim_record_write(sim, f->inode, f->path, data, len, offset);
 	else
 		free(data);
 	return sim_end(sim, fault < 0 ? fault : r, "write", f->path);
@@ -321,14 +291,8 @@ static int sim_truncate(struct vc_file *file, uint64_t size)
 		r = -EINVAL;
 	if (r == 0 && size > FILE_MAX_BYTES)
 		r = -EFBIG;
-	if (r == 0) {
-		struct sim_event *ev = sim_event_new(sim, SIM_EV_TRUNCATE, f->inode, f->path);
-
-		ev->size_before = f->node->data.size;
-		ev->size_after = size;
-		sim_data_truncate(&f->node->data, size);
-		f->node->reserved_end = VC_MIN(f->node->reserved_end, size);
-	}
+	if (r == 0)
+		sim_record_truncate(sim, f->inode, f->path, size);
 	return sim_end(sim, r, "truncate", f->path);
 }
 
@@ -437,22 +401,23 @@ void vc_sim_free(struct vc_sim *sim)
 {
 	if (!sim)
 		return;
+	sim_real_free(sim);
 	for (size_t i = 0; i < sim->ninodes; i++) {
 		assert(sim->inodes[i]->opens == 0); /* a file was not closed */
-		free(sim->inodes[i]->data.bytes);
+		sim_data_free(&sim->inodes[i]->base);
+		sim_data_free(&sim->inodes[i]->data);
 		free(sim->inodes[i]);
 	}
 	for (size_t i = 0; i < sim->nevents; i++) {
 		free(sim->events[i].data);
-		free(sim->events[i].pages);
 		free(sim->events[i].path);
 		free(sim->events[i].path2);
 	}
 	free(sim->inodes);
 	free(sim->events);
 	sim_names_free(&sim->names);
+	sim_names_free(&sim->base_names);
 	free(sim->fault_path);
-	vc_unit_rmdir(sim->tmpdir);
 	pthread_mutex_destroy(&sim->lock);
 	free(sim);
 }
@@ -472,8 +437,11 @@ int vc_sim_corrupt(struct vc_sim *sim, const char *path, uint64_t offset, uint8_
 	if (r == 0 && offset >= sim->inodes[inode]->data.size)
 		r = -ERANGE;
 	if (r == 0) {
-		sim_data_reserve(&sim->inodes[inode]->data, offset + 1);
-		sim->inodes[inode]->data.bytes[offset] ^= mask;
+		uint8_t byte;
+
+		sim_data_read(&sim->inodes[inode]->data, offset, &byte, 1);
+		byte ^= mask;
+		sim_data_write(&sim->inodes[inode]->data, offset, &byte, 1);
 	}
 	pthread_mutex_unlock(&sim->lock);
 	return r;

@@ -8,19 +8,27 @@
  *   - Bytes and file sizes reach the disk for certain only by a datasync of that file which returned 0. Until then each
  *     512-byte sector holds what it held before the write or what the write made of it, in any
  *     combination, as the policy chooses. Changes of size happen in their order (a file's size is that after
- *     some prefix of them) but independently of the data.
+ *     some prefix of them, or within a torn write) but independently of the data.
  *   - After a datasync that failed, the writes before it are in doubt for ever: the kernel may have dropped their
  *     pages, so a later datasync which succeeds says nothing about them.
  *   - A name made, renamed or removed is certain only after a sync_dir of its directory (a rename between two: of both)
  *     that returned 0; until then it has happened or not. What lies in a lost directory is lost with it.
  *   - Everything before the crash point that is certain is there. KEEP_ALL is the state after SIGKILL.
  *
- * LMDB cannot use it. Therefore a directory called "meta" exists twice: in memory, and as a real one in a private
- * temporary directory, which vc_io_real_path() gives. Files below it are the real ones. The engine makes POOL/meta by
- * vc_io_mkdir, opens LMDB at the real path, and calls vc_io_meta_committed(POOL/meta) after each commit; the sim then
- * takes a copy of data.mdb (any file can be named instead of the directory). A crash state gets, in a new temporary
- * directory, the last copy taken before the crash point; the name data.mdb needs a sync_dir of
- * POOL/meta after the first commit, as any new file.
+ * LMDB cannot use the table. Therefore a directory called "meta" is also a real one, in a private directory in memory, which
+ * vc_io_real_path() gives; what lies below it are real files, and so is a backup that LMDB writes elsewhere. What LMDB (or
+ * the engine) does with them behind the table, io_sim_real.c records: their events stand in the one history with all the
+ * others, so crash states lie inside an LMDB commit too.
+ *
+ *   - One write of LMDB is an event for each page of it.
+ *   - A write through an O_DSYNC descriptor, as that of LMDB's meta page, is two events: the write, and that it is
+ *     durable. A crash between them may lose it; at no time does it say anything about other writes.
+ *   - fdatasync and fsync mean what datasync means; fsync of a directory what sync_dir means.
+ *   - vc_io_meta_committed() aborts if the real file is not what was recorded: then LMDB wrote in a way the recorder does
+ *     not know, such as through a mapping.
+ *
+ * A crash state gets its real files when they are asked for first. LMDB's lock.mdb is in no history: it only serves
+ * processes that live.
  *
  * Paths: "/" and "." exist, everything else has to be made. Directories cannot be renamed or removed, links do
  * not exist. All functions are thread-safe; running out of memory aborts. Same calls and same seeds, same results.
@@ -57,7 +65,7 @@ enum vc_sim_keep {
 	VC_SIM_KEEP_NAMES,  /* names, no data and sizes */
 	VC_SIM_DROP_ONE,    /* all but uncertain operation `which` */
 	VC_SIM_KEEP_ONE,    /* none but uncertain operation `which` */
-	VC_SIM_TEAR_ONE,    /* all, but of write `which` only some of its sectors; other kinds of operation: lost */
+	VC_SIM_TEAR_ONE,    /* all, but of write `which` only some of its sectors, and perhaps of its growth; others: lost */
 };
 
 struct vc_sim_policy {
@@ -66,8 +74,10 @@ struct vc_sim_policy {
 	uint64_t seed; /* of RANDOM and TEAR_ONE */
 };
 
-/** The file system after a crash at `at`, as a new sim with an empty history in which all this is certain. */
+/** The file system after a crash at `at`, as a new sim with an empty history in which all this is certain. Cheap: pages are shared. */
 struct vc_sim *vc_sim_crash(struct vc_sim *sim, size_t at, const struct vc_sim_policy *policy);
+/** Of all names and contents as they are now: equal file systems have equal hashes. */
+uint64_t vc_sim_hash(struct vc_sim *sim);
 
 /* ---- faults ---- */
 

@@ -4,7 +4,8 @@
  *
  * Three passes over the history before the crash point:
  *   1. backwards: an operation is certain when the first sync of its file (of its directories, for a name) after it
- *      exists and succeeded. A sync that failed in between makes it uncertain for ever.
+ *      exists and succeeded. A sync that failed in between makes it uncertain for ever. A write through an O_DSYNC
+ *      descriptor is certain when it returned.
  *   2. the policy chooses a fate for each uncertain operation; then, per file, every size change before one that is
  *      kept is kept too (sizes change in order).
  *   3. forwards: `cache` gets every operation, as the kernel's page cache did. The sectors of a kept write are copied
@@ -15,13 +16,15 @@
 #include "io_sim_impl.h"
 
 #include <stdlib.h>
+#include "checksum.h"
 
 enum fate { FATE_KEPT, FATE_LOST, FATE_TORN };
 
 struct verdict {
-	bool uncertain;
+	bool durable, uncertain;
 	enum fate fate;
 	bool keep_size;
+	uint64_t size;            /* if that is kept; of a torn write it may lie in between */
 };
 
 struct replay_file {
@@ -64,8 +67,11 @@ static void find_uncertain(struct replay *re)
 
 		if (ev->kind == SIM_EV_SYNC || ev->kind == SIM_EV_SYNC_DIR)
 			next_sync_ok[ev->inode] = !ev->failed;
-		re->verdicts[i].uncertain = i >= re->sim->nbase && !is_certain(ev, next_sync_ok);
+		if (ev->kind == SIM_EV_SYNC_ONE)
+			re->verdicts[ev->of].durable = true;
+		re->verdicts[i].uncertain = !re->verdicts[i].durable && !is_certain(ev, next_sync_ok);
 		re->verdicts[i].keep_size = true;
+		re->verdicts[i].size = ev->size_after;
 	}
 	free(next_sync_ok);
 }
@@ -77,6 +83,15 @@ static bool is_name_event(const struct sim_event *ev)
 	return ev->kind == SIM_EV_CREATE || ev->kind == SIM_EV_UNLINK || ev->kind == SIM_EV_RENAME;
 }
 
+/* A write that extends its file by several blocks may have done so by some of them. */
+static void tear_size(struct replay *re, const struct sim_event *ev, struct verdict *v)
+{
+	uint64_t first = ev->size_before / SIM_PAGE + 1, end = ev->size_after / SIM_PAGE;
+
+	if (ev->kind == SIM_EV_WRITE && first < end && vc_unit_below(&re->seed, 2))
+		v->size = SIM_PAGE * (first + vc_unit_below(&re->seed, end - first));
+}
+
 static void decide_random(struct replay *re, const struct sim_event *ev, struct verdict *v)
 {
 	uint64_t roll = vc_unit_below(&re->seed, 8);
@@ -85,6 +100,8 @@ static void decide_random(struct replay *re, const struct sim_event *ev, struct 
 	v->keep_size = vc_unit_below(&re->seed, 2);
 	if (ev->kind == SIM_EV_TRUNCATE)
 		v->keep_size = v->fate == FATE_KEPT;
+	if (v->fate == FATE_TORN)
+		tear_size(re, ev, v);
 }
 
 /* `nth`: its number among the uncertain ones. */
@@ -110,6 +127,7 @@ static void decide(struct replay *re, const struct vc_sim_policy *policy, const 
 	if (policy->keep == VC_SIM_TEAR_ONE && chosen && ev->kind == SIM_EV_WRITE) {
 		v->fate = FATE_TORN;
 		v->keep_size = true;
+		tear_size(re, ev, v);
 	}
 }
 
@@ -142,13 +160,9 @@ static void decide_all(struct replay *re, const struct vc_sim_policy *policy)
 
 /* ---- 3: the disk ---- */
 
-static void copy_sector(struct replay_file *f, uint64_t offset)
+static void keep_sectors(struct replay_file *f, uint64_t first, uint64_t n)
 {
-	sim_data_reserve(&f->disk, offset + SIM_SECTOR);
-	if (offset < f->cache.cap)
-		memcpy(f->disk.bytes + offset, f->cache.bytes + offset, SIM_SECTOR);
-	else
-		memset(f->disk.bytes + offset, 0, SIM_SECTOR);
+	sim_data_take(&f->disk, &f->cache, first * SIM_SECTOR, n * SIM_SECTOR);
 }
 
 /* Of a torn write at least one sector is lost, and one kept if it has two. */
@@ -158,7 +172,7 @@ static void write_torn(struct replay *re, struct replay_file *f, uint64_t first,
 
 	for (uint64_t i = 0; i < n; i++)
 		if (i != lost && (i == kept || vc_unit_below(&re->seed, 2)))
-			copy_sector(f, (first + i) * SIM_SECTOR);
+			keep_sectors(f, first + i, 1);
 }
 
 static void replay_write(struct replay *re, const struct sim_event *ev, const struct verdict *v)
@@ -168,11 +182,11 @@ static void replay_write(struct replay *re, const struct sim_event *ev, const st
 
 	sim_data_write(&f->cache, ev->offset, ev->data, ev->len);
 	if (v->keep_size && ev->size_before != ev->size_after)
-		f->disk.size = ev->size_after;
+		f->disk.size = v->size;
 	if (v->fate == FATE_TORN)
 		write_torn(re, f, first, end - first);
-	for (uint64_t s = first; v->fate == FATE_KEPT && s < end; s++)
-		copy_sector(f, s * SIM_SECTOR);
+	else if (v->fate == FATE_KEPT)
+		keep_sectors(f, first, end - first);
 }
 
 static void replay_truncate(struct replay *re, const struct sim_event *ev, const struct verdict *v)
@@ -185,20 +199,7 @@ static void replay_truncate(struct replay *re, const struct sim_event *ev, const
 	sim_data_truncate(&f->disk, ev->size_after);
 	/* The kernel zeroes the rest of the last sector in the cache, and writes the sector. */
 	if (ev->size_after < ev->size_before && ev->size_after % SIM_SECTOR)
-		copy_sector(f, VC_ROUND_DOWN(ev->size_after, (uint64_t)SIM_SECTOR));
-}
-
-static void replay_meta(struct replay *re, const struct sim_event *ev)
-{
-	struct sim_data *disk = &re->files[ev->inode].disk;
-
-	sim_data_truncate(disk, ev->size_after);
-	for (size_t i = 0; i < ev->npages; i++) {
-		uint64_t offset = (uint64_t)ev->pages[i] * SIM_PAGE;
-
-		sim_data_write(disk, offset, ev->data + i * SIM_PAGE,
-			       VC_MIN((uint64_t)SIM_PAGE, ev->size_after - offset));
-	}
+		keep_sectors(f, ev->size_after / SIM_SECTOR, 1);
 }
 
 static void forget_name(struct replay *re, const char *path, uint32_t inode)
@@ -216,7 +217,6 @@ static void replay_event(struct replay *re, const struct sim_event *ev, const st
 	switch (ev->kind) {
 	case SIM_EV_WRITE: replay_write(re, ev, v); break;
 	case SIM_EV_TRUNCATE: replay_truncate(re, ev, v); break;
-	case SIM_EV_META: replay_meta(re, ev); break;
 	case SIM_EV_CREATE: sim_names_set(&re->names, ev->path, ev->inode); break;
 	case SIM_EV_UNLINK: forget_name(re, ev->path, ev->inode); break;
 	case SIM_EV_RENAME:
@@ -224,6 +224,7 @@ static void replay_event(struct replay *re, const struct sim_event *ev, const st
 		sim_names_set(&re->names, ev->path2, ev->inode);
 		break;
 	case SIM_EV_SYNC:
+	case SIM_EV_SYNC_ONE:
 	case SIM_EV_SYNC_DIR:
 		break;
 	}
@@ -240,59 +241,20 @@ static bool is_reachable(const struct replay *re, const char *path)
 	return ok;
 }
 
-static void write_real(struct vc_sim *sim, const char *path, const struct sim_data *data)
-{
-	char *real = sim_real(sim, path);
-	FILE *f;
-
-	sim_real_parents(sim, path);
-	f = fopen(real, "wb");
-	assert(f && (data->size == 0 || fwrite(data->bytes, 1, data->size, f) == data->size) && fclose(f) == 0);
-	free(real);
-}
-
-static void build_file(struct vc_sim *out, uint32_t inode, const char *path, const struct sim_data *disk)
-{
-	struct sim_inode *node = out->inodes[inode];
-	struct sim_event *ev;
-
-	if (node->kind == SIM_META) {
-		sim_record_meta(out, inode, path, disk->bytes, disk->size);
-		write_real(out, path, disk);
-	} else if (disk->size > 0) {
-		uint64_t stored = VC_MIN(disk->size, disk->cap);
-
-		ev = sim_event_new(out, SIM_EV_WRITE, inode, path);
-		ev->len = stored;
-		ev->data = sim_alloc(stored);
-		if (stored)
-			memcpy(ev->data, disk->bytes, stored);
-		ev->size_after = stored;
-		sim_data_write(&node->data, 0, ev->data, stored);
-		ev = sim_event_new(out, SIM_EV_TRUNCATE, inode, path);
-		ev->size_before = stored;
-		ev->size_after = disk->size;
-		sim_data_truncate(&node->data, disk->size);
-	}
-}
-
 static void build_name(struct replay *re, struct vc_sim *out, const struct sim_name *name)
 {
 	uint32_t inode = sim_inode_new(out, re->sim->inodes[name->inode]->kind);
-	char *inside;
+	struct sim_inode *node = out->inodes[inode];
+	struct sim_data *disk = &re->files[name->inode].disk;
 
-	out->inodes[inode]->linked = true;
+	node->linked = true;
 	sim_names_set(&out->names, name->path, inode);
-	sim_event_new(out, SIM_EV_CREATE, inode, name->path);
-	if (out->inodes[inode]->kind != SIM_DIR) {
-		build_file(out, inode, name->path, &re->files[name->inode].disk);
+	sim_names_set(&out->base_names, name->path, inode);
+	if (node->kind == SIM_DIR)
 		return;
-	}
-	if (!sim_is_meta_dir(name->path))
-		return;
-	assert(asprintf(&inside, "%s/x", name->path) > 0);
-	sim_real_parents(out, inside);
-	free(inside);
+	sim_data_truncate(disk, disk->size); /* what lies beyond a lost size is lost */
+	sim_data_copy(&node->base, disk);
+	sim_data_copy(&node->data, disk);
 }
 
 static struct vc_sim *build(struct replay *re)
@@ -303,7 +265,6 @@ static struct vc_sim *build(struct replay *re)
 	for (size_t i = 0; i < re->names.n; i++)
 		if (is_reachable(re, re->names.v[i].path))
 			build_name(re, out, &re->names.v[i]);
-	out->nbase = out->nevents;
 	return out;
 }
 
@@ -311,18 +272,31 @@ static struct vc_sim *build(struct replay *re)
 
 static void replay_begin(struct replay *re, struct vc_sim *sim, size_t at)
 {
-	*re = (struct replay){ .sim = sim, .end = sim->nbase + at };
+	*re = (struct replay){ .sim = sim, .end = at };
 	assert(re->end <= sim->nevents);
 	re->verdicts = sim_alloc(re->end * sizeof(*re->verdicts));
-	re->files = sim_alloc(sim->ninodes * sizeof(*re->files));
 	find_uncertain(re);
+}
+
+/* What the disk holds before the first event. */
+static void replay_base(struct replay *re)
+{
+	const struct sim_names *base = &re->sim->base_names;
+
+	re->files = sim_alloc(re->sim->ninodes * sizeof(*re->files));
+	for (size_t i = 0; i < re->sim->ninodes; i++) {
+		sim_data_copy(&re->files[i].cache, &re->sim->inodes[i]->base);
+		sim_data_copy(&re->files[i].disk, &re->sim->inodes[i]->base);
+	}
+	for (size_t i = 0; i < base->n; i++)
+		sim_names_set(&re->names, base->v[i].path, base->v[i].inode);
 }
 
 static void replay_end(struct replay *re)
 {
-	for (size_t i = 0; i < re->sim->ninodes; i++) {
-		free(re->files[i].cache.bytes);
-		free(re->files[i].disk.bytes);
+	for (size_t i = 0; re->files && i < re->sim->ninodes; i++) {
+		sim_data_free(&re->files[i].cache);
+		sim_data_free(&re->files[i].disk);
 	}
 	free(re->files);
 	free(re->verdicts);
@@ -352,10 +326,39 @@ struct vc_sim *vc_sim_crash(struct vc_sim *sim, size_t at, const struct vc_sim_p
 	replay_begin(&re, sim, at);
 	re.seed = policy->seed;
 	decide_all(&re, policy);
+	replay_base(&re);
 	for (size_t i = 0; i < re.end; i++)
 		replay_event(&re, &sim->events[i], &re.verdicts[i]);
 	out = build(&re);
 	replay_end(&re);
 	pthread_mutex_unlock(&sim->lock);
 	return out;
+}
+
+static int name_order(const void *a, const void *b)
+{
+	const struct sim_name *x = a, *y = b;
+
+	return strcmp(x->path, y->path);
+}
+
+uint64_t vc_sim_hash(struct vc_sim *sim)
+{
+	struct sim_name *v;
+	uint64_t hash = 0;
+
+	pthread_mutex_lock(&sim->lock);
+	v = sim_alloc(sim->names.n * sizeof(*v));
+	if (sim->names.n)
+		memcpy(v, sim->names.v, sim->names.n * sizeof(*v));
+	qsort(v, sim->names.n, sizeof(*v), name_order);
+	for (size_t i = 0; i < sim->names.n; i++) {
+		uint64_t data = sim_data_hash(&sim->inodes[v[i].inode]->data);
+
+		hash = vc_sum64(v[i].path, strlen(v[i].path) + 1, hash);
+		hash = vc_sum64(&data, sizeof(data), hash);
+	}
+	free(v);
+	pthread_mutex_unlock(&sim->lock);
+	return hash;
 }

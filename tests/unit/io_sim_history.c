@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* io_sim_history: contents, names and events: what both the live side and the crash replay of io_sim are made of. */
+/* io_sim_history: names and events: what both the live side and the crash replay of io_sim are made of. */
 #include "config.h"
 #include "unit.h"
 #include "io_sim_impl.h"
 
 #include <stdlib.h>
-#include <sys/stat.h>
 
 void *sim_alloc(size_t len)
 {
@@ -21,39 +20,6 @@ char *sim_strdup(const char *s)
 
 	assert(copy);
 	return copy;
-}
-
-/* ---- contents ---- */
-
-void sim_data_reserve(struct sim_data *d, uint64_t end)
-{
-	uint64_t cap = VC_MAX(d->cap * 2, VC_ROUND_UP(end, (uint64_t)SIM_PAGE));
-
-	if (end <= d->cap && d->bytes)
-		return;
-	cap = VC_MAX(cap, (uint64_t)SIM_PAGE);
-	d->bytes = realloc(d->bytes, cap);
-	assert(d->bytes);
-	memset(d->bytes + d->cap, 0, cap - d->cap);
-	d->cap = cap;
-}
-
-void sim_data_write(struct sim_data *d, uint64_t offset, const uint8_t *data, uint64_t len)
-{
-	if (data) {
-		sim_data_reserve(d, offset + len);
-		memcpy(d->bytes + offset, data, len);
-	} else if (offset < d->cap) {
-		memset(d->bytes + offset, 0, VC_MIN(len, d->cap - offset));
-	}
-	d->size = VC_MAX(d->size, offset + len);
-}
-
-void sim_data_truncate(struct sim_data *d, uint64_t size)
-{
-	if (size < d->cap)
-		memset(d->bytes + size, 0, d->cap - size);
-	d->size = size;
 }
 
 /* ---- names ---- */
@@ -145,29 +111,6 @@ int sim_dir_of(struct vc_sim *sim, const char *path, uint32_t *ret)
 	return r;
 }
 
-char *sim_real(struct vc_sim *sim, const char *path)
-{
-	char *real;
-
-	if (!sim->tmpdir)
-		sim->tmpdir = vc_unit_tmpdir();
-	assert(sim->tmpdir);
-	assert(asprintf(&real, "%s%s%s", sim->tmpdir, path[0] == '/' ? "" : "/", path) > 0);
-	return real;
-}
-
-void sim_real_parents(struct vc_sim *sim, const char *path)
-{
-	char *real = sim_real(sim, path);
-
-	for (char *p = real + strlen(sim->tmpdir) + 1; (p = strchr(p, '/')); p++) {
-		*p = '\0';
-		assert(mkdir(real, 0700) == 0 || errno == EEXIST);
-		*p = '/';
-	}
-	free(real);
-}
-
 /* ---- inodes and events ---- */
 
 uint32_t sim_inode_new(struct vc_sim *sim, enum sim_kind kind)
@@ -198,28 +141,33 @@ struct sim_event *sim_event_new(struct vc_sim *sim, enum sim_event_kind kind, ui
 	return ev;
 }
 
-void sim_record_meta(struct vc_sim *sim, uint32_t inode, const char *path, const uint8_t *bytes, uint64_t len)
+size_t sim_record_write(struct vc_sim *sim, uint32_t inode, const char *path, uint8_t *data, uint64_t len, uint64_t offset)
 {
-	struct sim_event *ev = sim_event_new(sim, SIM_EV_META, inode, path);
-	struct sim_data *copy = &sim->inodes[inode]->data;
-	size_t npages = VC_DIV_UP(len, SIM_PAGE);
+	struct sim_data *d = &sim->inodes[inode]->data;
+	struct sim_event *ev = sim_event_new(sim, SIM_EV_WRITE, inode, path);
 
-	ev->size_before = copy->size;
-	ev->size_after = len;
-	sim_data_truncate(copy, len);
-	sim_data_reserve(copy, len);
-	ev->pages = sim_alloc(npages * sizeof(*ev->pages));
-	for (uint64_t i = 0; i < npages; i++) {
-		uint64_t n = VC_MIN((uint64_t)SIM_PAGE, len - i * SIM_PAGE);
-
-		if (memcmp(copy->bytes + i * SIM_PAGE, bytes + i * SIM_PAGE, n) == 0)
-			continue;
-		memcpy(copy->bytes + i * SIM_PAGE, bytes + i * SIM_PAGE, n);
-		ev->pages[ev->npages++] = (uint32_t)i;
+	if (vc_is_zero(data, len)) {
+		free(data);
+		data = NULL;
 	}
-	ev->data = sim_alloc(ev->npages * SIM_PAGE);
-	for (size_t i = 0; i < ev->npages; i++)
-		memcpy(ev->data + i * SIM_PAGE, copy->bytes + (uint64_t)ev->pages[i] * SIM_PAGE, SIM_PAGE);
+	ev->offset = offset;
+	ev->len = len;
+	ev->data = data;
+	ev->size_before = d->size;
+	sim_data_write(d, offset, data, len);
+	ev->size_after = d->size;
+	return sim->nevents - 1;
+}
+
+void sim_record_truncate(struct vc_sim *sim, uint32_t inode, const char *path, uint64_t size)
+{
+	struct sim_inode *node = sim->inodes[inode];
+	struct sim_event *ev = sim_event_new(sim, SIM_EV_TRUNCATE, inode, path);
+
+	ev->size_before = node->data.size;
+	ev->size_after = size;
+	sim_data_truncate(&node->data, size);
+	node->reserved_end = VC_MIN(node->reserved_end, size);
 }
 
 size_t vc_sim_events(struct vc_sim *sim)
@@ -227,7 +175,7 @@ size_t vc_sim_events(struct vc_sim *sim)
 	size_t n;
 
 	pthread_mutex_lock(&sim->lock);
-	n = sim->nevents - sim->nbase;
+	n = sim->nevents;
 	pthread_mutex_unlock(&sim->lock);
 	return n;
 }
@@ -235,7 +183,7 @@ size_t vc_sim_events(struct vc_sim *sim)
 static void describe(const struct sim_event *ev, char *buf, size_t len)
 {
 	static const char *const words[] = {
-		"write", "truncate", "sync", "create", "unlink", "rename", "sync_dir", "meta_committed",
+		"write", "truncate", "sync", "durable", "create", "unlink", "rename", "sync_dir",
 	};
 	int n = snprintf(buf, len, "%s %s", words[ev->kind], ev->path);
 
@@ -259,8 +207,8 @@ static void describe(const struct sim_event *ev, char *buf, size_t len)
 	case SIM_EV_SYNC_DIR:
 		snprintf(buf, len, "%s", ev->failed ? " FAILED" : "");
 		break;
-	case SIM_EV_META:
-		snprintf(buf, len, " %zu pages changed", ev->npages);
+	case SIM_EV_SYNC_ONE:
+		snprintf(buf, len, " %llu+%llu (O_DSYNC)", (unsigned long long)ev->offset, (unsigned long long)ev->len);
 		break;
 	default:
 		break;
@@ -270,8 +218,8 @@ static void describe(const struct sim_event *ev, char *buf, size_t len)
 const char *vc_sim_describe(struct vc_sim *sim, size_t i, char *buf, size_t len)
 {
 	pthread_mutex_lock(&sim->lock);
-	assert(sim->nbase + i < sim->nevents);
-	describe(&sim->events[sim->nbase + i], buf, len);
+	assert(i < sim->nevents);
+	describe(&sim->events[i], buf, len);
 	pthread_mutex_unlock(&sim->lock);
 	return buf;
 }

@@ -3,6 +3,7 @@
 #include "config.h"
 #include "unit.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -466,18 +467,28 @@ static void test_crash_twice(void **state)
 
 /* ---- the real directory ---- */
 
-static void write_real(struct vc_sim *sim, const char *path, char letter, size_t len)
+/* A real file, written as LMDB does: the test's own calls are recorded like those of the library. */
+static int open_real(struct vc_sim *sim, const char *path, int flags)
 {
 	char buf[PATH_MAX];
-	FILE *f = fopen(vc_io_real_path(vc_sim_io(sim), path, buf, sizeof(buf)), "w");
+	int fd = open(vc_io_real_path(vc_sim_io(sim), path, buf, sizeof(buf)), flags | O_CREAT | O_RDWR, 0600);
 
-	assert_non_null(f);
-	for (size_t i = 0; i < len; i++)
-		fputc(i < 5000 ? 'h' : letter, f);
-	assert_int_equal(fclose(f), 0);
+	assert_true(fd >= 0);
+	return fd;
 }
 
-static void check_real(struct vc_sim *sim, size_t at, enum vc_sim_keep keep, int letter, size_t len)
+static void write_real(int fd, int letter, size_t len, uint64_t offset)
+{
+	char *buf = malloc(len);
+
+	assert_non_null(buf);
+	memset(buf, letter, len);
+	assert_int_equal(pwrite(fd, buf, len, (off_t)offset), len);
+	free(buf);
+}
+
+/* What the crash leaves of data.mdb: its first byte, the one at `second`, and its size; -1: no such file. */
+static void check_real(struct vc_sim *sim, size_t at, enum vc_sim_keep keep, long size, int letter, size_t second, int other)
 {
 	struct vc_sim *after = vc_sim_crash(sim, at, &(struct vc_sim_policy){ keep, 0, 0 });
 	char path[PATH_MAX];
@@ -487,50 +498,113 @@ static void check_real(struct vc_sim *sim, size_t at, enum vc_sim_keep keep, int
 	assert_int_equal(access(path, F_OK), 0);
 	strcat(path, "/data.mdb");
 	f = fopen(path, "r");
-	assert_int_equal(f != NULL, letter != 0);
+	assert_int_equal(f != NULL, size >= 0);
 	if (f) {
-		for (size_t i = 0; i < len; i++)
-			assert_int_equal(fgetc(f), i < 5000 ? 'h' : letter);
-		assert_int_equal(fgetc(f), EOF);
+		assert_int_equal(fseek(f, 0, SEEK_END), 0);
+		assert_int_equal(ftell(f), size);
+		rewind(f);
+		assert_int_equal(fgetc(f), letter);
+		assert_int_equal(fseek(f, (long)second, SEEK_SET), 0);
+		assert_int_equal(fgetc(f), other);
 		fclose(f);
 	}
 	vc_sim_free(after);
 }
 
-static void test_meta(void **state)
+static void make_meta(struct vc_io *io)
 {
-	struct vc_sim *sim = *state;
-	struct vc_io *io = vc_sim_io(sim);
-	size_t one, two, synced;
-	struct vc_file *f;
-	char byte;
-
 	assert_int_equal(vc_io_mkdir(io, "/pool"), 0);
 	assert_int_equal(vc_io_mkdir(io, "/pool/meta"), 0);
 	assert_int_equal(vc_io_sync_dir(io, "/"), 0);
 	assert_int_equal(vc_io_sync_dir(io, "/pool"), 0);
-	write_real(sim, "/pool/meta/data.mdb", 'a', 20000);
-	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_ALL, 0, 0); /* not committed: not there */
-	vc_io_meta_committed(io, "/pool/meta");
-	one = vc_sim_events(sim);
-	assert_int_equal(vc_io_sync_dir(io, "/pool/meta"), 0);
-	synced = vc_sim_events(sim);
-	write_real(sim, "/pool/meta/data.mdb", 'b', 30000);
-	vc_io_meta_committed(io, "/pool/meta");
-	two = vc_sim_events(sim);
-	write_real(sim, "/pool/meta/data.mdb", 'c', 10);
+}
 
-	check_real(sim, one, VC_SIM_KEEP_ALL, 'a', 20000);
-	check_real(sim, one, VC_SIM_KEEP_NONE, 0, 0);
-	check_real(sim, synced, VC_SIM_KEEP_NONE, 'a', 20000);
-	check_real(sim, two - 1, VC_SIM_KEEP_NONE, 'a', 20000);
-	check_real(sim, two, VC_SIM_KEEP_NONE, 'b', 30000);
+/* A name made behind the table needs a sync of its directory, bytes one of the file, page by page. */
+static void test_meta(void **state)
+{
+	struct vc_sim *sim = *state;
+	struct vc_io *io = vc_sim_io(sim);
+	struct vc_file *f;
+	char byte;
+	int fd;
+
+	make_meta(io);
+	fd = open_real(sim, "/pool/meta/data.mdb", 0);
+	write_real(fd, 'a', 8192, 0);
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_ALL, 8192, 'a', 8191, 'a');
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_NONE, -1, 0, 0, 0);
+	assert_int_equal(vc_io_sync_dir(io, "/pool/meta"), 0);
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_NONE, 0, EOF, 0, EOF);
+	assert_int_equal(fdatasync(fd), 0);
+	vc_io_meta_committed(io, "/pool/meta");
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_NONE, 8192, 'a', 8191, 'a');
+	assert_int_equal(vc_sim_uncertain(sim, vc_sim_events(sim)), 0);
+	write_real(fd, 'b', 8192, 0);
+	assert_int_equal(vc_sim_uncertain(sim, vc_sim_events(sim)), 2);
+	check_real(sim, vc_sim_events(sim) - 1, VC_SIM_KEEP_ALL, 8192, 'b', 8191, 'a');
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_NONE, 8192, 'a', 8191, 'a');
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_ALL, 4096, 'b', 4095, 'b');
+	close(fd);
 
 	/* Through the table it is the real file as it is. */
 	assert_int_equal(vc_io_open(io, "/pool/meta/data.mdb", VC_IO_READ, &f), 0);
 	assert_int_equal(vc_io_pread(f, &byte, 1, 0), 1);
-	assert_int_equal(vc_io_pread(f, &byte, 1, 10), 0);
+	assert_int_equal(vc_io_pread(f, &byte, 1, 4096), 0);
 	vc_io_close(f);
+}
+
+/* As LMDB writes its meta page: durable when the call returns, and nothing else with it. */
+static void test_dsync(void **state)
+{
+	struct vc_sim *sim = *state;
+	struct vc_io *io = vc_sim_io(sim);
+	struct iovec iov[2] = { { (void *)(uintptr_t)"xx", 2 }, { (void *)(uintptr_t)"yy", 2 } };
+	int fd, durable;
+
+	make_meta(io);
+	fd = open_real(sim, "/pool/meta/data.mdb", 0);
+	write_real(fd, 'a', 8192, 0);
+	assert_int_equal(fsync(fd), 0);
+	assert_int_equal(vc_io_sync_dir(io, "/pool/meta"), 0);
+	durable = open_real(sim, "/pool/meta/data.mdb", O_DSYNC);
+	write_real(fd, 'b', 100, 4096);
+	write_real(durable, 'c', 100, 0);
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_NONE, 8192, 'c', 4096, 'a');
+	check_real(sim, vc_sim_events(sim) - 1, VC_SIM_KEEP_NONE, 8192, 'a', 4096, 'a');
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_ALL, 8192, 'c', 4096, 'b');
+	assert_int_equal(lseek(fd, 5000, SEEK_SET), 5000);
+	assert_int_equal(writev(fd, iov, 2), 4);
+	assert_int_equal(write(fd, "z", 1), 1);
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_ALL, 8192, 'c', 5002, 'y');
+	check_real(sim, vc_sim_events(sim), VC_SIM_KEEP_ALL, 8192, 'c', 5004, 'z');
+	close(fd);
+	close(durable);
+}
+
+/* Equal states have equal hashes, others not. */
+static void test_hash(void **state)
+{
+	struct vc_sim *sim = *state, *a, *b;
+	struct vc_file *f = make(sim, "/f");
+	uint8_t byte = 1;
+	uint64_t before = vc_sim_hash(sim);
+
+	assert_int_equal(vc_io_pwrite(f, &byte, 1, 9000), 0);
+	a = crash(sim, VC_SIM_KEEP_ALL, 0, 0);
+	b = crash(sim, VC_SIM_KEEP_DATA, 0, 0);
+	assert_true(vc_sim_hash(a) == vc_sim_hash(sim));
+	assert_true(vc_sim_hash(a) != before);
+	assert_true(vc_sim_hash(b) == vc_sim_hash(a) || !exists(b, "/f"));
+	assert_int_equal(vc_sim_corrupt(a, "/f", 100, 4), 0);
+	assert_true(vc_sim_hash(a) != vc_sim_hash(sim));
+	assert_int_equal(vc_sim_corrupt(a, "/f", 100, 4), 0);
+	assert_true(vc_sim_hash(a) == vc_sim_hash(sim));
+	assert_int_equal(vc_io_truncate(f, 9002), 0);
+	assert_true(vc_sim_hash(a) != vc_sim_hash(sim));
+	vc_io_close(f);
+	vc_sim_free(a);
+	vc_sim_free(b);
 }
 
 /* A backup that LMDB wrote beside the other files becomes one of them. */
@@ -540,10 +614,14 @@ static void test_backup(void **state)
 	struct vc_io *io = vc_sim_io(sim);
 	struct vc_file *f;
 	char byte = 0;
+	int fd;
 
 	assert_int_equal(vc_io_mkdir(io, "/pool"), 0);
 	assert_int_equal(vc_io_sync_dir(io, "/"), 0);
-	write_real(sim, "/pool/backup.tmp", 'a', 9000);
+	fd = open_real(sim, "/pool/backup.tmp", 0);
+	write_real(fd, 'a', 9000, 0);
+	assert_int_equal(fsync(fd), 0);
+	close(fd);
 	assert_int_equal(vc_io_rename(io, "/pool/backup.tmp", "/pool/backup"), 0);
 	assert_false(survives(sim, VC_SIM_KEEP_NONE, "/pool/backup"));
 	assert_int_equal(vc_io_sync_dir(io, "/pool"), 0);
@@ -657,6 +735,8 @@ int main(void)
 		TEST(test_rename_across),
 		TEST(test_crash_twice),
 		TEST(test_meta),
+		TEST(test_dsync),
+		TEST(test_hash),
 		TEST(test_backup),
 		TEST(test_faults),
 		TEST(test_capacity),
