@@ -12,7 +12,8 @@
  *   DESTAGE, CLEAN  gather: an address is handed out when the bytes are in `pending`. A flush that fails for want of
  *                   space changes nothing, so the next one writes the same bytes to the same place.
  *   DIRECT          writes through: addresses are handed out after their bytes were written. A write that failed for
- *                   want of space moves nothing; its place is used again, which nobody has been told of.
+ *                   want of space moves nothing; its place is used again, which nobody has been told of. Large
+ *                   writes: chunk_direct.c.
  *
  * States of the store: running -> stopped (vc_chunk_stop: a write or a sync failed, D4). Stopped: reads go on,
  * appends and syncs return -EROFS, files keep their length. There is no way back but opening the store again.
@@ -31,8 +32,6 @@
 
 /* Room for what is gathered, and for the chunk that completes it. */
 #define CHUNK_PENDING_MAX (VC_CHUNK_GATHER + VC_CHUNK_SIZE_MAX)
-/* Entry of an item that has no address yet; no real entry has these bits. */
-#define CHUNK_NO_ADDRESS UINT64_MAX
 
 /* ---- life ---- */
 
@@ -109,6 +108,8 @@ int vc_chunk_open(const struct vc_chunk_params *params, struct vc_chunk_store **
 	chunk_init(store, params);
 	store->dir = strdup(params->dir);
 	r = store->dir ? vc_cache_open(params->cache_bytes, &store->cache) : -ENOMEM;
+	if (r == 0 && !params->read_only)
+		store->workers = vc_workers_new();
 	if (r == 0)
 		r = vc_chunk_segment_list(store);
 	if (r < 0) {
@@ -134,6 +135,7 @@ void vc_chunk_close(struct vc_chunk_store *store)
 		return;
 	for (int i = 0; i < VC_STREAM_COUNT; i++)
 		stream_fini(store, &store->streams[i]);
+	vc_workers_free(store->workers);
 	vc_chunk_segment_free_all(store);
 	vc_cache_close(store->cache);
 	vc_cond_fini(&store->synced);
@@ -157,21 +159,20 @@ int vc_chunk_write_failed(struct vc_chunk_store *store, int r)
 	return r;
 }
 
-static bool chunk_is_read_only(const struct vc_chunk_store *store)
+bool vc_chunk_is_read_only(const struct vc_chunk_store *store)
 {
 	return store->read_only || atomic_load(&store->failed);
 }
 
 /* ---- packing: no lock ---- */
 
-static uint32_t pack_size(const struct vc_disk_chunk *head)
+uint32_t vc_chunk_pack_size(const struct vc_disk_chunk *head)
 {
 	return VC_ROUND_UP((uint32_t)sizeof(*head) + vc_le32_get(head->stored_len), VC_CHUNK_ALIGN);
 }
 
-/* dst has room for a header and the blocks as they are. Returns the size, padding included. */
-static uint32_t pack_chunk(const struct vc_chunk_store *store, uint8_t *dst, uint64_t ino, uint64_t lba, uint64_t lsn,
-			   const void *data, uint32_t nblocks)
+uint32_t vc_chunk_pack(const struct vc_chunk_store *store, uint8_t *dst, uint64_t ino, uint64_t lba, uint64_t lsn,
+		       const void *data, uint32_t nblocks)
 {
 	struct vc_disk_chunk *head = (struct vc_disk_chunk *)dst;
 	uint8_t *payload = dst + sizeof(*head);
@@ -189,12 +190,11 @@ static uint32_t pack_chunk(const struct vc_chunk_store *store, uint8_t *dst, uin
 		.payload_sum = vc_le64_of(vc_sum64(payload, stored, 0)),
 	};
 	memcpy(head->uuid, store->uuid, sizeof(head->uuid));
-	memset(payload + stored, 0, pack_size(head) - sizeof(*head) - stored);
-	return pack_size(head);
+	memset(payload + stored, 0, vc_chunk_pack_size(head) - sizeof(*head) - stored);
+	return vc_chunk_pack_size(head);
 }
 
-/* Bind a packed chunk to its address; returns the entry of its first block. */
-static uint64_t pack_bind(uint8_t *chunk, uint64_t segno, uint32_t offset)
+uint64_t vc_chunk_pack_bind(uint8_t *chunk, uint64_t segno, uint32_t offset)
 {
 	struct vc_disk_chunk *head = (struct vc_disk_chunk *)chunk;
 
@@ -204,8 +204,8 @@ static uint64_t pack_bind(uint8_t *chunk, uint64_t segno, uint32_t offset)
 
 /* ---- streams; the caller holds the stream's lock ---- */
 
-static int stream_write(struct vc_chunk_store *store, struct chunk_stream *st, const void *bytes, uint32_t len,
-			uint32_t offset)
+int vc_chunk_stream_write(struct vc_chunk_store *store, struct chunk_stream *st, const void *bytes, uint32_t len,
+			  uint32_t offset)
 {
 	int r = vc_io_pwrite(st->seg->file, bytes, len, offset);
 
@@ -222,9 +222,9 @@ static int stream_flush(struct vc_chunk_store *store, struct chunk_stream *st)
 
 	if (st->npending == 0)
 		return 0;
-	if (chunk_is_read_only(store))
+	if (vc_chunk_is_read_only(store))
 		return -EROFS;
-	r = stream_write(store, st, st->pending, st->npending, st->pos - st->npending);
+	r = vc_chunk_stream_write(store, st, st->pending, st->npending, st->pos - st->npending);
 	if (r == 0)
 		st->npending = 0;
 	return r;
@@ -244,12 +244,11 @@ static int stream_seal(struct vc_chunk_store *store, struct chunk_stream *st)
 	return 0;
 }
 
-/* See to a segment in which `size` bytes fit at the position. */
-static int stream_ready(struct vc_chunk_store *store, struct chunk_stream *st, uint32_t size)
+int vc_chunk_stream_ready(struct vc_chunk_store *store, struct chunk_stream *st, uint32_t size)
 {
 	int r;
 
-	if (chunk_is_read_only(store))
+	if (vc_chunk_is_read_only(store))
 		return -EROFS;
 	if (st->seg && store->segment_size - st->pos >= size)
 		return 0;
@@ -275,11 +274,11 @@ static int stream_gather(struct vc_chunk_store *store, struct chunk_stream *st, 
 		return -ENOMEM;
 	r = st->npending >= VC_CHUNK_GATHER ? stream_flush(store, st) : 0;
 	if (r == 0)
-		r = stream_ready(store, st, size);
+		r = vc_chunk_stream_ready(store, st, size);
 	if (r < 0)
 		return r;
 	at = memcpy(st->pending + st->npending, chunk, size);
-	*ret_entry = pack_bind(at, st->seg->segno, st->pos);
+	*ret_entry = vc_chunk_pack_bind(at, st->seg->segno, st->pos);
 	st->npending += size;
 	st->pos += size;
 	vc_chunk_segment_grow(store, st->seg, st->pos, lsn, 0);
@@ -291,12 +290,12 @@ static int stream_write_through(struct vc_chunk_store *store, struct chunk_strea
 				uint64_t lsn, uint64_t *ret_entry)
 {
 	uint64_t entry;
-	int r = stream_ready(store, st, size);
+	int r = vc_chunk_stream_ready(store, st, size);
 
 	if (r < 0)
 		return r;
-	entry = pack_bind(chunk, st->seg->segno, st->pos);
-	r = stream_write(store, st, chunk, size, st->pos);
+	entry = vc_chunk_pack_bind(chunk, st->seg->segno, st->pos);
+	r = vc_chunk_stream_write(store, st, chunk, size, st->pos);
 	if (r < 0)
 		return r;
 	st->pos += size;
@@ -307,7 +306,7 @@ static int stream_write_through(struct vc_chunk_store *store, struct chunk_strea
 
 /* ---- appending ---- */
 
-static void chunk_count_appended(struct vc_chunk_store *store, uint64_t nblocks, uint64_t bytes)
+void vc_chunk_count_appended(struct vc_chunk_store *store, uint64_t nblocks, uint64_t bytes)
 {
 	vc_mutex_lock(&store->lock);
 	store->appended_blocks += nblocks;
@@ -339,146 +338,20 @@ int vc_chunk_append(struct vc_chunk_store *store, enum vc_chunk_stream stream, u
 
 	if (nblocks < 1 || nblocks > store->chunk_blocks)
 		return -EINVAL;
-	if (chunk_is_read_only(store))
+	if (vc_chunk_is_read_only(store))
 		return -EROFS;
 	chunk = malloc(sizeof(struct vc_disk_chunk) + nblocks * (size_t)VC_BLOCK_SIZE);
 	if (!chunk)
 		return -ENOMEM;
-	size = pack_chunk(store, chunk, ino, lba, lsn, data, nblocks);
+	size = vc_chunk_pack(store, chunk, ino, lba, lsn, data, nblocks);
 	r = chunk_append_packed(store, stream, chunk, size, lsn, ret_entry);
 	if (r == 0) {
 		if (ret_payload_sum)
 			*ret_payload_sum = vc_le64_get(((const struct vc_disk_chunk *)chunk)->payload_sum);
-		chunk_count_appended(store, nblocks, size);
+		vc_chunk_count_appended(store, nblocks, size);
 	}
 	free(chunk);
 	return r;
-}
-
-/* ---- appending direct ---- */
-
-/* A direct write on its way: what is packed, and the items that name it. */
-struct direct_job {
-	uint8_t *bytes;
-	size_t len, placed;           /* bytes packed, and of those written */
-	struct vc_disk_direct *items; /* the caller's */
-	uint32_t n, nplaced;          /* items made; those before nplaced have their address */
-	uint64_t lsn;
-	uint64_t nblocks;             /* packed, so without zeros */
-};
-
-static void direct_add_zero(struct direct_job *job, uint32_t nblocks)
-{
-	struct vc_disk_direct *last = job->n ? &job->items[job->n - 1] : NULL;
-
-	if (last && vc_le64_get(last->entry) == VC_ENTRY_HOLE && vc_le32_get(last->nblocks) <= UINT32_MAX - nblocks)
-		last->nblocks = vc_le32_of(vc_le32_get(last->nblocks) + nblocks);
-	else
-		job->items[job->n++] = (struct vc_disk_direct){ .nblocks = vc_le32_of(nblocks) };
-}
-
-static void direct_pack(const struct vc_chunk_store *store, struct direct_job *job, uint64_t ino, uint64_t lba,
-			const uint8_t *data, uint64_t nblocks)
-{
-	uint64_t done = 0;
-
-	while (done < nblocks) {
-		const uint8_t *at = data + done * VC_BLOCK_SIZE;
-		uint32_t to_border = store->chunk_blocks - (uint32_t)((lba + done) & (store->chunk_blocks - 1));
-		uint32_t n = (uint32_t)VC_MIN(to_border, nblocks - done);
-
-		if (vc_is_zero(at, n * (size_t)VC_BLOCK_SIZE)) {
-			direct_add_zero(job, n);
-		} else {
-			struct vc_disk_chunk *head = (struct vc_disk_chunk *)(job->bytes + job->len);
-
-			job->len += pack_chunk(store, job->bytes + job->len, ino, lba + done, job->lsn, at, n);
-			job->items[job->n++] = (struct vc_disk_direct){
-				.entry = vc_le64_of(CHUNK_NO_ADDRESS),
-				.payload_sum = head->payload_sum,
-				.nblocks = vc_le32_of(n),
-			};
-			job->nblocks += n;
-		}
-		done += n;
-	}
-}
-
-/* Bind the chunks left that fit from the position on, at least one. Returns their bytes, number, and the item after. */
-static uint32_t direct_bind(const struct vc_chunk_store *store, const struct chunk_stream *st, struct direct_job *job,
-			    uint32_t *ret_nchunks, uint32_t *ret_item)
-{
-	uint32_t room = store->segment_size - st->pos, run = 0, nchunks = 0, item = job->nplaced;
-
-	for (; item < job->n; item++) {
-		uint8_t *chunk = job->bytes + job->placed + run;
-
-		if (vc_le64_get(job->items[item].entry) == VC_ENTRY_HOLE)
-			continue;
-		if (pack_size((struct vc_disk_chunk *)chunk) > room - run)
-			break;
-		job->items[item].entry = vc_le64_of(pack_bind(chunk, st->seg->segno, st->pos + run));
-		run += pack_size((struct vc_disk_chunk *)chunk);
-		nchunks++;
-	}
-	*ret_nchunks = nchunks;
-	*ret_item = item;
-	return run;
-}
-
-/* Write the next run of chunks: all that is left, or what the segment still takes. */
-static int direct_place_run(struct vc_chunk_store *store, struct chunk_stream *st, struct direct_job *job)
-{
-	uint32_t run, nchunks, item;
-	int r = stream_ready(store, st, pack_size((struct vc_disk_chunk *)(job->bytes + job->placed)));
-
-	if (r < 0)
-		return r;
-	run = direct_bind(store, st, job, &nchunks, &item);
-	r = stream_write(store, st, job->bytes + job->placed, run, st->pos);
-	if (r < 0)
-		return r;
-	st->pos += run;
-	vc_chunk_segment_grow(store, st->seg, st->pos, job->lsn, nchunks);
-	job->placed += run;
-	job->nplaced = item;
-	return 0;
-}
-
-static int direct_place(struct vc_chunk_store *store, struct direct_job *job)
-{
-	struct chunk_stream *st = &store->streams[VC_STREAM_DIRECT];
-	int r = 0;
-
-	vc_mutex_lock(&st->lock);
-	while (r == 0 && job->placed < job->len)
-		r = direct_place_run(store, st, job);
-	vc_mutex_unlock(&st->lock);
-	if (r < 0)
-		vc_chunk_direct_done(store, job->items, job->nplaced, 0);
-	return r;
-}
-
-int vc_chunk_append_direct(struct vc_chunk_store *store, uint64_t ino, uint64_t lba, uint64_t lsn, const void *data,
-			   uint64_t nblocks, struct vc_disk_direct *ret, uint32_t *ret_n)
-{
-	struct direct_job job = { .items = ret, .lsn = lsn };
-	uint64_t pieces = nblocks / store->chunk_blocks + 2;
-	int r;
-
-	if (chunk_is_read_only(store))
-		return -EROFS;
-	job.bytes = malloc(nblocks * VC_BLOCK_SIZE + pieces * sizeof(struct vc_disk_chunk));
-	if (!job.bytes)
-		return -ENOMEM;
-	direct_pack(store, &job, ino, lba, data, nblocks);
-	r = direct_place(store, &job);
-	free(job.bytes);
-	if (r < 0)
-		return r;
-	chunk_count_appended(store, job.nblocks, job.len);
-	*ret_n = job.n;
-	return 0;
 }
 
 int vc_chunk_stream_flush(struct vc_chunk_store *store, enum vc_chunk_stream stream)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * chunk_impl: what chunk.c (life, appending), chunk_segment.c (segments and their files), chunk_sync.c and
+ * chunk_impl: what chunk.c (life, appending), chunk_direct.c (large writes), chunk_segment.c (segments and their files), chunk_sync.c and
  * chunk_read.c (reading and verifying) share. Nobody else includes it, but the store's unit test.
  *
  *   store -> segs[]    every segment, ascending; open and sealed
@@ -21,6 +21,7 @@
 #include "chunk.h"
 #include "list.h"
 #include "lock.h"
+#include "work.h"
 
 /* One write of a gathering stream: large enough for a disk, small enough to hold per stream. */
 #define VC_CHUNK_GATHER (1u << 20)
@@ -77,6 +78,7 @@ struct vc_chunk_store {
 	bool read_only;
 	_Atomic bool failed; /* a write or a sync failed: nothing is written any more (D4) */
 	struct vc_cache *cache;
+	struct vc_workers *workers; /* for compression; may be NULL */
 	struct chunk_stream streams[VC_STREAM_COUNT];
 
 	struct vc_mutex lock;
@@ -99,6 +101,24 @@ static inline bool vc_chunk_no_space(int r) { return r == -ENOSPC || r == -EDQUO
 int vc_chunk_write_failed(struct vc_chunk_store *store, int r) VC_MUST_CHECK;
 void vc_chunk_stop(struct vc_chunk_store *store);
 
+bool vc_chunk_is_read_only(const struct vc_chunk_store *store);
+
+/*
+ * Compress blocks into a chunk at dst, which has room for a header and the blocks as they are; complete but for its address. Returns
+ * the size, padding included. No lock.
+ */
+uint32_t vc_chunk_pack(const struct vc_chunk_store *store, uint8_t *dst, uint64_t ino, uint64_t lba, uint64_t lsn,
+		       const void *data, uint32_t nblocks) VC_MUST_CHECK;
+uint32_t vc_chunk_pack_size(const struct vc_disk_chunk *head);
+/* Bind a packed chunk to its address; returns the entry of its first block. */
+uint64_t vc_chunk_pack_bind(uint8_t *chunk, uint64_t segno, uint32_t offset);
+
+/* See to a segment in which `size` bytes fit at the stream's position. The stream's lock is held. */
+int vc_chunk_stream_ready(struct vc_chunk_store *store, struct chunk_stream *st, uint32_t size) VC_MUST_CHECK;
+/* Write to the stream's segment and begin writing it back. The stream's lock is held. */
+int vc_chunk_stream_write(struct vc_chunk_store *store, struct chunk_stream *st, const void *bytes, uint32_t len,
+			  uint32_t offset) VC_MUST_CHECK;
+void vc_chunk_count_appended(struct vc_chunk_store *store, uint64_t nblocks, uint64_t bytes);
 /* Write what the stream has gathered. */
 int vc_chunk_stream_flush(struct vc_chunk_store *store, enum vc_chunk_stream stream) VC_MUST_CHECK;
 

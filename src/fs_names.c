@@ -29,9 +29,12 @@ void fs_fill_stat(struct vc_inode *inode, struct stat *ret)
 	struct vc_attr a;
 
 	vc_inode_attr(inode, &a);
+	/* cp, cat, install and the like transfer this much at once: fewer requests, each of which several processors compress. */
+	bool large = S_ISREG(a.mode);
+
 	*ret = (struct stat){
 		.st_ino = a.ino, .st_mode = a.mode, .st_nlink = a.nlink, .st_uid = a.uid, .st_gid = a.gid,
-		.st_rdev = a.rdev, .st_size = (off_t)a.size, .st_blocks = (blkcnt_t)a.blocks, .st_blksize = 4096,
+		.st_rdev = a.rdev, .st_size = (off_t)a.size, .st_blocks = (blkcnt_t)a.blocks, .st_blksize = large ? 1 << 20 : 4096,
 		.st_atim = names_timespec(a.atime_ns), .st_mtim = names_timespec(a.mtime_ns),
 		.st_ctim = names_timespec(a.ctime_ns),
 	};

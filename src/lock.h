@@ -20,6 +20,7 @@
  *   VC_LOCK_LOG         log position, LSN, batches, flush queue                never
  *   VC_LOCK_CHUNK       chunk store: segment table                             never
  *   VC_LOCK_CACHE       one shard of a cache                                   never
+ *   VC_LOCK_WORK        pieces of work for several threads                    never
  *   VC_LOCK_DONE        what a completion may take                             never
  *   VC_LOCK_MSG         the message sink                                       the message
  */
@@ -42,6 +43,7 @@ enum vc_lock_rank {
 	VC_LOCK_LOG,
 	VC_LOCK_CHUNK,
 	VC_LOCK_CACHE,
+	VC_LOCK_WORK,
 	VC_LOCK_DONE,
 	VC_LOCK_MSG,
 };
