@@ -3,7 +3,8 @@
  * fs_caller: who sent a request, and what they may clone where.
  *
  * The kernel checks permissions of everything that goes by names and descriptors, but nothing of what an ioctl or a
- * line in the magic file names. Supplementary groups come from /proc; when they cannot be read (a caller in another
+ * line in the magic file names. What is found here by its path is checked once more under the locks of the clone, so that a
+ * chmod which has returned holds. Supplementary groups come from /proc; when they cannot be read (a caller in another
  * pid namespace) the caller has none.
  */
 #include "config.h"
@@ -98,5 +99,5 @@ struct vc_owner fs_clone_owner(struct vc_inode *dir, const struct vc_caller *cal
 	struct vc_attr attr;
 
 	vc_inode_attr(dir, &attr);
-	return (struct vc_owner){ caller->uid, attr.mode & S_ISGID ? attr.gid : caller->gid };
+	return (struct vc_owner){ .uid = caller->uid, .gid = attr.mode & S_ISGID ? attr.gid : caller->gid, .caller = caller };
 }

@@ -170,28 +170,47 @@ static void copy_advance(struct vc_fs *fs, struct copy_pin *pin, uint64_t copied
 	copy_free(&dead);
 }
 
-static void copy_done(struct fs_op *op, int error)
+static void copy_answer(struct fs_op *op)
 {
 	struct { uint64_t bytes_copied; } wide = { op->len };
 
-	if (op->data)
-		copy_advance(op->fs, op->data, error < 0 ? 0 : op->len, error < 0);
-	if (error < 0)
-		fuse_reply_err(op->req, -error);
-	else if (op->wide)
+	if (op->wide)
 		fuse_reply_buf(op->req, (char *)&wide, sizeof(wide));
 	else
 		fuse_reply_write(op->req, op->len);
 	fs_op_free(op);
 }
 
+static void copy_notify(struct fs_job *job)
+{
+	struct fs_op *op = vc_container_of(job, struct fs_op, job);
+
+	fs_notify_attr(op->fs, op->ino);
+	copy_answer(op);
+}
+
+static void copy_done(struct fs_op *op, int error)
+{
+	if (op->data)
+		copy_advance(op->fs, op->data, error < 0 ? 0 : op->len, error < 0);
+	if (error < 0) {
+		fs_op_reply_err(op, error);
+	} else if (op->ino) {
+		op->job.fn = copy_notify;
+		fs_queue_add(&op->fs->notify, &op->job);
+	} else {
+		copy_answer(op);
+	}
+}
+
 void fs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in VC_UNUSED, off_t off_in, struct fuse_file_info *fi_in,
-			fuse_ino_t ino_out VC_UNUSED, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
 	struct copy_piece piece = { fs_handle_of(fi_in), fs_handle_of(fi_out), (uint64_t)off_in, (uint64_t)off_out, len };
 	bool wide = (unsigned int)flags & FS_MARK;
 	struct copy_pin *pin;
 	struct fs_op *op;
+	int r;
 
 	if (piece.in->magic || piece.out->magic || off_in < 0 || off_out < 0 || ((unsigned int)flags & ~FS_MARK)) {
 		fuse_reply_err(req, piece.in->magic || piece.out->magic ? EXDEV : EINVAL);
@@ -203,6 +222,10 @@ void fs_copy_file_range(fuse_req_t req, fuse_ino_t ino_in VC_UNUSED, off_t off_i
 	pin = wide ? NULL : copy_pin_of(op->fs, &piece);
 	op->data = pin;
 	op->wide = wide;
-	fs_op_started(op, vc_volume_copy_range(pin ? pin->inode : piece.in->inode, piece.off_in, piece.out->inode,
-					       piece.off_out, len, false, &op->len, &op->done));
+	r = fs_drop_mode_bits(req, piece.out->inode);
+	op->ino = r > 0 ? ino_out : 0;
+	if (r >= 0)
+		r = vc_volume_copy_range(pin ? pin->inode : piece.in->inode, piece.off_in, piece.out->inode, piece.off_out, len, false,
+					 &op->len, &op->done);
+	fs_op_started(op, r);
 }

@@ -135,21 +135,57 @@ void fs_fsync(fuse_req_t req, fuse_ino_t ino VC_UNUSED, int datasync VC_UNUSED, 
 	fs_op_started_light(op, vc_volume_flush(h->inode, &op->done));
 }
 
+int fs_drop_mode_bits(fuse_req_t req, struct vc_inode *inode)
+{
+	struct vc_attr attr;
+	int r;
+
+	if (fuse_req_ctx(req)->uid == 0)
+		return 0;
+	vc_inode_attr(inode, &attr);
+	if (!(attr.mode & (S_ISUID | S_ISGID)))
+		return 0;
+	r = vc_attr_set(inode, &attr, VC_SET_KILL_PRIV);
+	return r < 0 ? r : 1;
+}
+
+static void data_allocated_notify(struct fs_job *job)
+{
+	struct fs_op *op = vc_container_of(job, struct fs_op, job);
+
+	fs_notify_attr(op->fs, op->ino);
+	fs_op_reply_err(op, 0);
+}
+
+static void data_allocated(struct fs_op *op, int error)
+{
+	if (error < 0 || !op->wide) {
+		fs_op_reply_err(op, error);
+		return;
+	}
+	op->job.fn = data_allocated_notify;
+	fs_queue_add(&op->fs->notify, &op->job);
+}
+
 /** The kernel drops what it caches of the range itself, after the answer. */
-void fs_fallocate(fuse_req_t req, fuse_ino_t ino VC_UNUSED, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
+void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
 {
 	struct fs_handle *h = fs_handle_of(fi);
 	struct fs_op *op;
+	int r;
 
 	if (h->magic || offset < 0 || len <= 0) {
 		fuse_reply_err(req, h->magic ? EOPNOTSUPP : EINVAL);
 		return;
 	}
-	op = fs_op_new(req, fs_op_reply_err);
+	op = fs_op_new(req, data_allocated);
 	if (!op)
 		return;
 	op->light = true;
-	fs_op_started_light(op, vc_volume_allocate(h->inode, mode, (uint64_t)offset, (uint64_t)len, &op->done));
+	op->ino = ino;
+	r = fs_drop_mode_bits(req, h->inode);
+	op->wide = r > 0;
+	fs_op_started_light(op, r < 0 ? r : vc_volume_allocate(h->inode, mode, (uint64_t)offset, (uint64_t)len, &op->done));
 }
 
 void fs_lseek(fuse_req_t req, fuse_ino_t ino VC_UNUSED, off_t off, int whence, struct fuse_file_info *fi)

@@ -23,7 +23,7 @@ void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	inode = fs_inode_or_reply(req, ino);
 	if (!inode)
 		return;
-	h = fs_handle_new(fs, inode, fi->flags);
+	h = fs_handle_new(req, inode, fi->flags);
 	if (!h) {
 		vc_inode_put(inode);
 		fuse_reply_err(req, ENOMEM);

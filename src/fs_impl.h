@@ -123,6 +123,7 @@ struct fs_image {
 	struct vc_list link;       /* in images */
 	struct vc_list remembered; /* in remembered, when nhandles is 0 */
 	uint64_t ino;
+	struct vc_list handles;    /* table_lock: struct fs_handle.of_image */
 	unsigned int nhandles;     /* table_lock */
 	unsigned int ndirect;      /* table_lock: handles past the page cache */
 	atomic_uint ncached;       /* handles that use it; changed under table_lock, read without */
@@ -137,7 +138,8 @@ struct fs_handle {
 	int flags;                  /* of open(2) */
 	bool direct;                /* answered with FOPEN_DIRECT_IO */
 	bool magic;
-	uint32_t uid;               /* of who opened a magic file */
+	struct vc_list of_image;    /* in image->handles */
+	uint32_t uid, gid;          /* of who opened it */
 };
 
 static inline struct fs_handle *fs_handle_of(const struct fuse_file_info *fi)
@@ -246,16 +248,23 @@ void fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 /* fs_open */
 int fs_table_init(struct vc_fs *fs) VC_MUST_CHECK;
 void fs_table_fini(struct vc_fs *fs);
-/** A handle that takes over the reference to inode; NULL: no memory (the reference stays with the caller). */
-struct fs_handle *fs_handle_new(struct vc_fs *fs, struct vc_inode *inode, int flags);
+/** A handle for who asks that takes over the reference to inode; NULL: no memory (the reference stays with the caller). */
+struct fs_handle *fs_handle_new(fuse_req_t req, struct vc_inode *inode, int flags);
 void fs_handle_free(struct vc_fs *fs, struct fs_handle *h);
 /** The image was changed through h past the page cache. True: someone else uses the cache, invalidate before answering. */
 bool fs_handle_changed(struct fs_handle *h);
+/** Does this user, in this group, have the image open for reading? Then the kernel has let him through the directories to it. */
+bool fs_is_open_by(struct vc_fs *fs, uint64_t ino, const struct vc_caller *caller);
 void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
 /* fs_data */
+/**
+ * The image is about to be changed by a request that says nothing of set-user-id bits: drop them unless it is root's. 1: they were
+ * there, and the kernel's copy of the attributes is wrong; 0; -errno.
+ */
+int fs_drop_mode_bits(fuse_req_t req, struct vc_inode *inode) VC_MUST_CHECK;
 void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
 void fs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);

@@ -143,6 +143,16 @@ static int ioctl_find(const struct ioctl_call *c, const struct vc_caller *caller
 	return r;
 }
 
+/** The owner of a clone; whether the source was named or is the descriptor's own decides what is left to check. */
+static struct vc_owner ioctl_owner(const struct ioctl_call *c, const struct fs_op *op, const struct vc_caller *caller,
+				   const char *src)
+{
+	struct vc_owner owner = fs_clone_owner(op->other, caller);
+
+	owner.source_is_open = !*src && (c->h->flags & O_ACCMODE) != O_WRONLY;
+	return owner;
+}
+
 static int ioctl_clone_start(const struct ioctl_call *c, const struct vc_caller *caller, struct fs_op *op)
 {
 	const struct vclonefs_clone *a = c->in;
@@ -151,7 +161,7 @@ static int ioctl_clone_start(const struct ioctl_call *c, const struct vc_caller 
 
 	if (r < 0)
 		return r;
-	return vc_volume_clone(op->inode, op->other, name, fs_clone_mode(op->inode), fs_clone_owner(op->other, caller), NULL,
+	return vc_volume_clone(op->inode, op->other, name, fs_clone_mode(op->inode), ioctl_owner(c, op, caller, a->src), NULL,
 			       &op->done);
 }
 
@@ -195,7 +205,7 @@ static int ioctl_many_start(const struct ioctl_call *c, const struct vc_caller *
 	if (fs_text_pattern_check(many->pattern) < 0)
 		return -EINVAL;
 	return vc_volume_clone_many(op->inode, op->other, a->count, ioctl_many_name, many, fs_clone_mode(op->inode),
-				    fs_clone_owner(op->other, caller), &op->done);
+				    ioctl_owner(c, op, caller, a->src), &op->done);
 }
 
 static void ioctl_clone_many(const struct ioctl_call *c)
@@ -210,6 +220,19 @@ static void ioctl_clone_many(const struct ioctl_call *c)
 	ioctl_start(c, ioctl_many_start);
 }
 
+/**
+ * A number is easily guessed, and no directory stands before it: the caller must have been let through to the image by the kernel. Root
+ * is let through everywhere.
+ */
+static int ioctl_range_source(const struct ioctl_call *c, struct vc_inode *src, const struct vc_caller *caller)
+{
+	int r = fs_clone_source(src, caller);
+
+	if (r < 0 || caller->uid == 0)
+		return r;
+	return fs_is_open_by(c->fs, vc_inode_ino(src), caller) ? 0 : -EACCES;
+}
+
 /** The answer of a range clone: everything from dst_offset on may have changed, the size too. */
 static int ioctl_range_start(const struct ioctl_call *c, const struct vc_caller *caller, struct fs_op *op)
 {
@@ -221,7 +244,7 @@ static int ioctl_range_start(const struct ioctl_call *c, const struct vc_caller 
 	r = vc_inode_get(c->fs->pool, a->src_ino, &op->inode);
 	if (r < 0)
 		return r;
-	r = fs_clone_source(op->inode, caller);
+	r = ioctl_range_source(c, op->inode, caller);
 	if (r < 0)
 		return r;
 	vc_inode_attr(op->inode, &attr);
@@ -234,6 +257,9 @@ static int ioctl_range_start(const struct ioctl_call *c, const struct vc_caller 
 	op->ino = c->ino;
 	op->wide = true;
 	op->offset = a->dst_offset;
+	r = fs_drop_mode_bits(c->req, c->h->inode);
+	if (r < 0)
+		return r;
 	if (len == 0) /* nothing to share */
 		return vc_volume_flush(c->h->inode, &op->done);
 	return vc_volume_copy_range(op->inode, a->src_offset, c->h->inode, a->dst_offset, len, true, &op->count, &op->done);

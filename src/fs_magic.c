@@ -7,8 +7,8 @@
  * and become durable together; the write is answered then. When a line fails, the lines before it are done: the answer
  * is the bytes of those, or the error if it was the first.
  *
- * Only the user who opened the file may write: a program of more rights must not be lured into writing to somebody's
- * descriptor.
+ * Only the user who opened the file, in the same group, may write: a program of more rights (set-user-id, set-group-id)
+ * must not be lured into writing to somebody's descriptor.
  */
 #include "config.h"
 #include "fs_impl.h"
@@ -244,7 +244,7 @@ void fs_magic_write(fuse_req_t req, struct fs_handle *h, const char *buf, size_t
 	struct magic_write *w;
 	struct fs_op *op;
 
-	if (fuse_req_ctx(req)->uid != h->uid) {
+	if (fuse_req_ctx(req)->uid != h->uid || fuse_req_ctx(req)->gid != h->gid) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}

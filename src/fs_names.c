@@ -312,7 +312,7 @@ void fs_make(fuse_req_t req, fuse_ino_t parent, const char *name, struct vc_new 
 	}
 	op->inode = dir;
 	op->flags = flags;
-	what->owner = (struct vc_owner){ ctx->uid, ctx->gid };
+	what->owner = (struct vc_owner){ .uid = ctx->uid, .gid = ctx->gid };
 	fs_op_started(op, vc_names_create(dir, name, what, &op->made, &op->done));
 }
 

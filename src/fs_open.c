@@ -70,6 +70,7 @@ static struct fs_image *open_image_locked(struct vc_fs *fs, uint64_t ino)
 		image->ino = ino;
 		atomic_init(&image->stale, true);
 		vc_list_init(&image->remembered);
+		vc_list_init(&image->handles);
 		vc_list_add_tail(open_bucket(fs, ino), &image->link);
 	} else if (image->nhandles == 0) {
 		vc_list_del(&image->remembered);
@@ -103,14 +104,18 @@ static void open_remember_locked(struct vc_fs *fs, struct fs_image *image)
 
 /* ---- handles ---- */
 
-struct fs_handle *fs_handle_new(struct vc_fs *fs, struct vc_inode *inode, int flags)
+struct fs_handle *fs_handle_new(fuse_req_t req, struct vc_inode *inode, int flags)
 {
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct fs_handle *h = calloc(1, sizeof(*h));
+	struct vc_fs *fs = fs_of(req);
 
 	if (!h)
 		return NULL;
 	h->inode = inode;
 	h->flags = flags;
+	h->uid = ctx->uid;
+	h->gid = ctx->gid;
 	vc_mutex_lock(&fs->table_lock);
 	vc_list_add_tail(&fs->handles, &h->link);
 	vc_mutex_unlock(&fs->table_lock);
@@ -124,6 +129,7 @@ static void open_detach_locked(struct vc_fs *fs, struct fs_handle *h)
 	vc_list_del(&h->link);
 	if (!image)
 		return;
+	vc_list_del(&h->of_image);
 	if (h->direct)
 		image->ndirect--;
 	else
@@ -170,6 +176,7 @@ static int open_attach(struct vc_fs *fs, struct fs_handle *h, uint32_t *ret_flag
 		return -ENOMEM;
 	}
 	h->image = image;
+	vc_list_add_tail(&image->handles, &h->of_image);
 	h->direct = h->flags & O_DIRECT || image->ndirect > 0;
 	if (h->direct) {
 		image->ndirect++;
@@ -195,11 +202,30 @@ bool fs_handle_changed(struct fs_handle *h)
 	return atomic_load(&h->image->ncached) > 0;
 }
 
+bool fs_is_open_by(struct vc_fs *fs, uint64_t ino, const struct vc_caller *caller)
+{
+	struct fs_image *image;
+	bool found = false;
+
+	vc_mutex_lock(&fs->table_lock);
+	image = open_find_locked(fs, ino);
+	if (image) {
+		vc_list_for_each(it, &image->handles) {
+			const struct fs_handle *h = vc_list_entry(it, struct fs_handle, of_image);
+			int mode = h->flags & O_ACCMODE;
+
+			found = found || (h->uid == caller->uid && h->gid == caller->gid && (mode == O_RDONLY || mode == O_RDWR));
+		}
+	}
+	vc_mutex_unlock(&fs->table_lock);
+	return found;
+}
+
 /** Takes over the reference to inode. On failure answers and returns NULL. */
 static struct fs_handle *open_handle(fuse_req_t req, struct vc_inode *inode, int flags, struct fuse_open_out *ret)
 {
 	struct vc_fs *fs = fs_of(req);
-	struct fs_handle *h = fs_handle_new(fs, inode, flags);
+	struct fs_handle *h = fs_handle_new(req, inode, flags);
 
 	*ret = (struct fuse_open_out){ .fh = (uintptr_t)h };
 	if (h && open_attach(fs, h, &ret->open_flags) == 0)
@@ -215,7 +241,7 @@ static struct fs_handle *open_handle(fuse_req_t req, struct vc_inode *inode, int
 static void open_magic(fuse_req_t req, struct vc_inode *dir, int flags)
 {
 	struct vc_fs *fs = fs_of(req);
-	struct fs_handle *h = fs_handle_new(fs, dir, flags);
+	struct fs_handle *h = fs_handle_new(req, dir, flags);
 	struct fuse_open_out out = { .fh = (uintptr_t)h, .open_flags = FOPEN_DIRECT_IO | FS_FOPEN_NOFLUSH };
 
 	if (!h) {
@@ -224,7 +250,6 @@ static void open_magic(fuse_req_t req, struct vc_inode *dir, int flags)
 		return;
 	}
 	h->magic = true;
-	h->uid = fuse_req_ctx(req)->uid;
 	if (fuse_reply_buf(req, (char *)&out, sizeof(out)) < 0)
 		fs_handle_free(fs, h);
 }

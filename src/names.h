@@ -41,6 +41,9 @@ enum vc_attr_mask {
 /** Who makes a new inode. */
 struct vc_owner {
 	uint32_t uid, gid;
+	/* Clones only, and NULL when the kernel has checked: who must be allowed, under the locks that order it with chmod and chown, */
+	const struct vc_caller *caller; /* to write into the directory and, unless he has the source open, to read that: -EACCES */
+	bool source_is_open;
 };
 
 /** 0, -ENOENT (or -ESTALE: a number that was used and is gone), -errno. */

@@ -33,6 +33,9 @@ int names_run(struct names_op *op, struct vc_done *done) VC_MUST_CHECK;
 /** As names_run; hands out the inode `ino` that the operation makes (ret may be NULL), as vc_names_create says. */
 int names_run_new(struct names_op *op, uint64_t ino, struct vc_inode **ret, struct vc_done *done) VC_MUST_CHECK;
 
+/** vc_names_may with the inode's lock held. */
+int names_may_locked(const struct vc_inode *inode, const struct vc_caller *caller, int may) VC_MUST_CHECK;
+
 /** 0, -EINVAL, -ENAMETOOLONG. */
 int names_check(const char *name) VC_MUST_CHECK;
 /** -ENOTDIR, or -ENOENT when the directory was removed. */

@@ -102,24 +102,29 @@ static bool caller_in_group(const struct vc_caller *caller, uint32_t gid)
 	return false;
 }
 
-int vc_names_may(struct vc_inode *inode, const struct vc_caller *caller, int may)
+int names_may_locked(const struct vc_inode *inode, const struct vc_caller *caller, int may)
 {
-	uint32_t mode, uid, gid, bits;
+	uint32_t mode = inode->f.mode, bits;
 
-	vc_mutex_lock(&inode->lock);
-	mode = inode->f.mode;
-	uid = inode->f.uid;
-	gid = inode->f.gid;
-	vc_mutex_unlock(&inode->lock);
 	if (caller->uid == 0)
 		return (may & 1) && !S_ISDIR(mode) && !(mode & 0111) ? -EACCES : 0;
-	if (caller->uid == uid)
+	if (caller->uid == inode->f.uid)
 		bits = mode >> 6;
-	else if (caller_in_group(caller, gid))
+	else if (caller_in_group(caller, inode->f.gid))
 		bits = mode >> 3;
 	else
 		bits = mode;
 	return ((uint32_t)may & ~bits & 7) ? -EACCES : 0;
+}
+
+int vc_names_may(struct vc_inode *inode, const struct vc_caller *caller, int may)
+{
+	int r;
+
+	vc_mutex_lock(&inode->lock);
+	r = names_may_locked(inode, caller, may);
+	vc_mutex_unlock(&inode->lock);
+	return r;
 }
 
 /* ---- walking ---- */
@@ -183,6 +188,21 @@ static int walk_component(struct walk *w, char *name, const char **ret_rest)
 	return 0;
 }
 
+/*
+ * A link in a directory like /tmp may have been put there to lead others astray: it is followed if it is the caller's own, or of the
+ * directory's owner (the kernel's rule with fs.protected_symlinks, here always).
+ */
+static int walk_may_follow(const struct walk *w, struct vc_inode *link)
+{
+	struct vc_attr dir, attr;
+
+	vc_inode_attr(w->at, &dir);
+	vc_inode_attr(link, &attr);
+	if ((dir.mode & (S_ISVTX | S_IWOTH)) != (S_ISVTX | S_IWOTH) || attr.uid == w->caller->uid || attr.uid == dir.uid)
+		return 0;
+	return -EACCES;
+}
+
 static int walk_step(struct walk *w, const char *name, const char *rest)
 {
 	struct vc_inode *next;
@@ -191,7 +211,9 @@ static int walk_step(struct walk *w, const char *name, const char *rest)
 	if (r < 0)
 		return r;
 	if (S_ISLNK(next->f.mode)) {
-		r = walk_follow(w, next, rest);
+		r = walk_may_follow(w, next);
+		if (r == 0)
+			r = walk_follow(w, next, rest);
 		vc_inode_put(next);
 		return r;
 	}

@@ -51,7 +51,8 @@ struct vclonefs_clone_many {
 
 /**
  * On a descriptor open for writing: share a range of the image with inode number src_ino of the same mount, which the caller must be allowed to
- * read. src_len 0: to the end of the source. What FICLONE and FICLONERANGE are mapped to by the preload library. Durable on return.
+ * read and, unless root, have open for reading itself meanwhile (EACCES). src_len 0: to the end of the source. What FICLONE and FICLONERANGE are
+ * mapped to by the preload library. Durable on return.
  */
 struct vclonefs_clone_range {
 	uint32_t size;

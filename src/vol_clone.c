@@ -24,9 +24,22 @@ struct clone_op {
 	char (*names)[VC_NAME_MAX + 1];
 };
 
+static int clone_check_caller(const struct clone_op *op)
+{
+	const struct vc_caller *caller = op->owner.caller;
+	int r = 0;
+
+	if (caller && !op->owner.source_is_open)
+		r = names_may_locked(op->src, caller, 4);
+	return r == 0 && caller ? names_may_locked(op->dir, caller, 2 | 1) : r;
+}
+
 static int clone_check(struct clone_op *op)
 {
 	int r = names_check_dir(op->dir);
+
+	if (r == 0)
+		r = clone_check_caller(op);
 
 	if (r == 0)
 		r = vc_dir_load(op->dir->cat, op->dir);

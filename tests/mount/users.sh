@@ -46,8 +46,10 @@ try:
         fd = os.open(path(".clone"), os.O_WRONLY)
         os.write(fd, f"{src} {dst}\n".encode())
     elif way == "range":
-        ino = int(src)
-        ioctl(dst, CLONE_RANGE, range_arg(ino), os.O_RDWR)
+        source = os.open(path(src), os.O_RDONLY)
+        ioctl(dst, CLONE_RANGE, range_arg(os.fstat(source).st_ino), os.O_RDWR)
+    elif way == "guess":
+        ioctl(dst, CLONE_RANGE, range_arg(int(src)), os.O_RDWR)
     elif way == "own":
         ioctl(src, CLONE, clone_arg("", "/" + dst))
     elif way == "task":
@@ -101,12 +103,14 @@ done
 [ "$(stat -c '%u:%g %a' "$MNT/open/of-ioctl")" = "65534:65534 644" ] || fail "owner of a clone: $(stat "$MNT/open/of-ioctl")"
 [ "$(stat -c '%u:%g %a' "$MNT/closed/root-magic")" = "0:0 600" ] || fail "owner of root's clone"
 
-# Ranges: the source must be readable, the destination open for writing.
+# Ranges: the source must be readable and open, the destination open for writing.
 public=$(stat -c %i "$MNT/public") private=$(stat -c %i "$MNT/private")
 as 65534 65534 sh -c ": >'$MNT/open/mine'"
-want $EACCES py 65534 65534 "$TEST_DIR/try.py" range "$private" open/mine 2>/dev/null
-[ ! -s "$MNT/open/mine" ] || fail "nobody has read the private image"
-want 0 py 65534 65534 "$TEST_DIR/try.py" range "$public" open/mine
+for source in $private $public $(stat -c %i "$MNT/closed/inside"); do
+	want $EACCES py 65534 65534 "$TEST_DIR/try.py" guess "$source" open/mine 2>/dev/null
+done
+[ ! -s "$MNT/open/mine" ] || fail "nobody has read an image he cannot open"
+want 0 py 65534 65534 "$TEST_DIR/try.py" range public open/mine
 cmp "$MNT/public" "$MNT/open/mine" || fail "range clone differs"
 
 # The descriptor's own image, by whoever could open it.

@@ -72,7 +72,7 @@ struct vc_inode *engine_lookup(struct vc_inode *dir, const char *name)
 
 int engine_create(struct vc_inode *dir, const char *name, uint32_t mode, const char *target, struct vc_inode **ret)
 {
-	struct vc_new what = { .mode = mode, .owner = { 7, 8 }, .target = target };
+	struct vc_new what = { .mode = mode, .owner = { .uid = 7, .gid = 8 }, .target = target };
 	struct vc_wait w;
 
 	vc_wait_init(&w);
@@ -148,7 +148,7 @@ int engine_clone(struct vc_inode *src, struct vc_inode *dir, const char *name, s
 	struct vc_wait w;
 
 	vc_wait_init(&w);
-	return vc_wait_result(&w, vc_volume_clone(src, dir, name, 0600, (struct vc_owner){ 7, 8 }, ret, &w.done));
+	return vc_wait_result(&w, vc_volume_clone(src, dir, name, 0600, (struct vc_owner){ .uid = 7, .gid = 8 }, ret, &w.done));
 }
 
 static int many_name(void *ctx, uint32_t i, char *buf)
@@ -163,7 +163,7 @@ int engine_clone_many(struct vc_inode *src, struct vc_inode *dir, uint32_t count
 
 	vc_wait_init(&w);
 	return vc_wait_result(&w, vc_volume_clone_many(src, dir, count, many_name, (void *)(uintptr_t)prefix, 0600,
-						       (struct vc_owner){ 7, 8 }, &w.done));
+						       (struct vc_owner){ .uid = 7, .gid = 8 }, &w.done));
 }
 
 int engine_copy_range(struct vc_inode *src, uint64_t src_offset, struct vc_inode *dst, uint64_t dst_offset, uint64_t len,
