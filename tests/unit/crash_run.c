@@ -5,10 +5,10 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include "crash_count.h"
 #include "crash_run.h"
 #include "engine.h"
 
-#define POOL "/pool"
 #define BURST_MAX 5
 #define BURST_WRITE_MAX (32u << 10)
 
@@ -98,7 +98,7 @@ static void burst_write(struct crash_run *run, struct burst_op *op)
 		burst_done(&op->done, 0);
 		return;
 	}
-	len = VC_MIN(world_compose(w, f, &offset), BURST_WRITE_MAX);
+	len = VC_MIN(world_compose(w, f, &offset), VC_MIN((size_t)BURST_WRITE_MAX, w->max_log_write));
 	op->is_write = true;
 	op->durable = vc_unit_below(&w->rng, 4) == 0;
 	world_note("burst: write %s offset %llu len %zu%s\n", world_name(w, f), (unsigned long long)offset, len, op->durable ? " durable" : "");
@@ -158,6 +158,28 @@ static void step_burst(struct crash_run *run)
 	burst_wait(&b, ops, n);
 }
 
+/* A mark that is held while other things happen and are checkpointed, which replaces nodes under it. */
+static void step_mark(struct crash_run *run)
+{
+	struct vc_pool *pool = run->w.pool;
+	struct vc_task_status status;
+	uint64_t id;
+
+	vc_pool_task_status(pool, VC_TASK_CLEAN, &status);
+	if (status.running)
+		assert_int_equal(vc_pool_task_wait(pool, VC_TASK_CLEAN, status.id), 0);
+	world_note("clean held\n");
+	crash_hold(vc_unit_below(&run->w.rng, 2) ? CRASH_HOLD_MARK : CRASH_HOLD_SWEEP);
+	assert_int_equal(vc_pool_task_start(pool, VC_TASK_CLEAN, &id), 0);
+	crash_wait_held();
+	for (unsigned i = 0; i < 4; i++)
+		world_step(&run->w);
+	assert_int_equal(engine_task(pool, VC_TASK_DESTAGE), 0);
+	crash_hold(CRASH_HOLD_NOT);
+	if (vc_unit_below(&run->w.rng, 2))
+		assert_int_equal(vc_pool_task_wait(pool, VC_TASK_CLEAN, id), 0);
+}
+
 void crash_run_step(struct crash_run *run)
 {
 	uint64_t roll = vc_unit_below(&run->w.rng, 100), id;
@@ -172,6 +194,8 @@ void crash_run_step(struct crash_run *run)
 		assert_int_equal(engine_task(run->w.pool, VC_TASK_DESTAGE), 0);
 	else if (roll < 26)
 		assert_int_equal(vc_pool_task_start(run->w.pool, VC_TASK_CLEAN, &id), 0);
+	else if (roll < 28)
+		step_mark(run);
 	else
 		world_step(&run->w);
 }
@@ -195,23 +219,39 @@ static struct crash_run *run_alloc(struct vc_sim *sim, const struct vc_pool_geom
 	return run;
 }
 
-struct crash_run *crash_run_new(uint64_t seed, uint32_t destage_ms)
+static struct crash_run *run_new(const struct vc_pool_geometry *geometry, uint64_t seed, uint32_t destage_ms)
 {
 	struct vc_sim *sim = vc_sim_new();
-	struct vc_pool_geometry geometry;
 	struct crash_run *run;
 
-	engine_geometry(&seed, &geometry);
-	assert_int_equal(vc_io_mkdir(vc_sim_io(sim), POOL), 0);
+	assert_int_equal(vc_io_mkdir(vc_sim_io(sim), CRASH_POOL), 0);
 	assert_int_equal(vc_io_sync_dir(vc_sim_io(sim), "/"), 0);
-	assert_int_equal(vc_pool_create(vc_sim_io(sim), POOL, &geometry), 0);
-	run = run_alloc(sim, &geometry, seed);
+	assert_int_equal(vc_pool_create(vc_sim_io(sim), CRASH_POOL, geometry), 0);
+	run = run_alloc(sim, geometry, seed);
 	run->first_event = run->started = vc_sim_events(sim);
 	push_state(run);
 	run->states[0].acked = run->states[0].durable = 0;
 	world_note("new pool, destage_ms %u\n", destage_ms);
-	world_attach(&run->w, engine_open(vc_sim_io(sim), POOL, destage_ms));
+	world_attach(&run->w, engine_open(vc_sim_io(sim), CRASH_POOL, destage_ms));
 	return run;
+}
+
+struct crash_run *crash_run_new(uint64_t seed, uint32_t destage_ms)
+{
+	struct vc_pool_geometry geometry;
+
+	engine_geometry(&seed, &geometry);
+	return run_new(&geometry, seed, destage_ms);
+}
+
+struct crash_run *crash_run_new_small(uint64_t seed, uint32_t destage_ms)
+{
+	struct vc_pool_geometry geometry;
+
+	engine_geometry(&seed, &geometry);
+	geometry.log_segment_size = UINT64_C(128) << 10 << vc_unit_below(&seed, 2);
+	geometry.log_segments = 5 + (uint32_t)vc_unit_below(&seed, 4);
+	return run_new(&geometry, seed, destage_ms);
 }
 
 void crash_run_free(struct crash_run *run)
@@ -239,13 +279,18 @@ void crash_run_reopen(struct crash_run *run)
 	crash_run_begin(run);
 	engine_close(pool);
 	crash_run_end(run, true);
-	world_attach(&run->w, engine_open(vc_sim_io(run->sim), POOL, ENGINE_DESTAGE_NEVER));
+	world_attach(&run->w, engine_open(vc_sim_io(run->sim), CRASH_POOL, ENGINE_DESTAGE_NEVER));
 	assert_true(world_verify(&run->w));
 }
 
 /* ---- crashes ---- */
 
-static const char *const keep_names[] = { "keep all", "keep none", "random", "data only", "names only", "drop one", "keep one", "tear one" };
+const char *crash_policy_name(const struct vc_sim_policy *policy)
+{
+	static const char *const names[] = { "keep all", "keep none", "random", "data only", "names only", "drop one", "keep one", "tear one" };
+
+	return names[policy->keep];
+}
 
 struct vc_sim_policy crash_policy(struct crash_run *run, uint64_t *rng, size_t at)
 {
@@ -275,15 +320,25 @@ static void allowed(const struct crash_run *run, size_t at, const struct vc_sim_
 	}
 }
 
-static void explain(struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct model *found)
+size_t crash_run_match(const struct crash_run *run, size_t at, const struct vc_sim_policy *policy, uint64_t hash)
+{
+	size_t low, high;
+
+	allowed(run, at, policy, &low, &high);
+	while (high > low && run->states[high].hash != hash)
+		high--;
+	return run->states[high].hash == hash ? high : SIZE_MAX;
+}
+
+void crash_run_explain(struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct model *found)
 {
 	uint64_t hash = model_state(found);
 	size_t low, high;
 
 	allowed(run, at, policy, &low, &high);
 	fprintf(stderr, "crash at event %zu of %zu, %s (which %zu, seed %#llx): states %zu to %zu of %zu are allowed\n", at,
-		vc_sim_events(run->sim), keep_names[policy->keep], policy->which, (unsigned long long)policy->seed, low, high, run->nstates);
-	vc_sim_dump(run->sim, at > 30 ? at - 30 : 0, at);
+		vc_sim_events(run->sim), crash_policy_name(policy), policy->which, (unsigned long long)policy->seed, low, high, run->nstates);
+	vc_sim_dump(run->sim, at > 40 ? at - 40 : 0, at);
 	fprintf(stderr, "last message: %s\n", vc_unit_last_message());
 	for (size_t k = 0; k < run->nstates; k++)
 		if (run->states[k].hash == hash)
@@ -305,30 +360,31 @@ static struct crash_run *run_after_crash(struct crash_run *run, struct vc_sim *s
 	return next;
 }
 
+int crash_load(struct vc_sim *sim, struct vc_pool **ret_pool, struct model *ret)
+{
+	int r = engine_try_open(vc_sim_io(sim), CRASH_POOL, ENGINE_DESTAGE_NEVER, ret_pool);
+
+	return r < 0 ? r : model_load(*ret_pool, ret);
+}
+
 struct crash_run *crash_run_crash(struct crash_run *run, size_t at, const struct vc_sim_policy *policy)
 {
 	struct vc_sim *sim = vc_sim_crash(run->sim, at, policy);
 	struct model found = { .n = 0 };
 	struct vc_pool *pool;
-	size_t low, high;
-	uint64_t hash;
-	int r = engine_try_open(vc_sim_io(sim), POOL, ENGINE_DESTAGE_NEVER, &pool);
+	size_t k;
+	int r = crash_load(sim, &pool, &found);
 
-	if (r == 0)
-		r = model_load(pool, &found);
 	if (r < 0) {
-		explain(run, at, policy, &found);
+		crash_run_explain(run, at, policy, &found);
 		fail_msg("the pool does not open or read after the crash: error %d", -r);
 	}
-	hash = model_state(&found);
-	allowed(run, at, policy, &low, &high);
-	while (high > low && run->states[high].hash != hash)
-		high--;
-	if (run->states[high].hash != hash) {
-		explain(run, at, policy, &found);
+	k = crash_run_match(run, at, policy, model_state(&found));
+	if (k == SIZE_MAX) {
+		crash_run_explain(run, at, policy, &found);
 		fail_msg("the pool holds what it should not");
 	}
-	world_note("crash at event %zu of %zu, %s: state %zu of %zu\n", at, vc_sim_events(run->sim), keep_names[policy->keep], high, run->nstates);
+	world_note("crash at event %zu of %zu, %s: state %zu of %zu\n", at, vc_sim_events(run->sim), crash_policy_name(policy), k, run->nstates);
 	model_clear(&found);
-	return run_after_crash(run, sim, high, policy->seed, pool);
+	return run_after_crash(run, sim, k, policy->seed, pool);
 }

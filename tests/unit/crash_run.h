@@ -14,6 +14,8 @@
 #include "io_sim.h"
 #include "world.h"
 
+#define CRASH_POOL "/pool"
+
 struct crash_state {
 	size_t started, acked, durable; /* events of the disk; SIZE_MAX: not yet */
 	uint64_t hash;
@@ -32,6 +34,8 @@ struct crash_run {
 
 /** A new disk with an empty pool, open. */
 struct crash_run *crash_run_new(uint64_t seed, uint32_t destage_ms);
+/** The same with a log as small as may be, which goes round within a few operations; one record holds up to w.max_log_write bytes. */
+struct crash_run *crash_run_new_small(uint64_t seed, uint32_t destage_ms);
 /** Stop as a crash would; frees everything. */
 void crash_run_free(struct crash_run *run);
 
@@ -48,6 +52,13 @@ void crash_run_end(struct crash_run *run, bool durable);
 struct crash_run *crash_run_crash(struct crash_run *run, size_t at, const struct vc_sim_policy *policy);
 /** Close the pool as at the end of a day, open it again, compare; fails the test. */
 void crash_run_reopen(struct crash_run *run);
+/** The newest state allowed at `at` whose hash this is; SIZE_MAX: none. */
+size_t crash_run_match(const struct crash_run *run, size_t at, const struct vc_sim_policy *policy, uint64_t hash);
+/** Print what was allowed and what was found instead. */
+void crash_run_explain(struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct model *found);
+/** Open what a crash left (recovery) and read all of it. 0, or -errno of open or read. */
+int crash_load(struct vc_sim *sim, struct vc_pool **ret_pool, struct model *ret);
+const char *crash_policy_name(const struct vc_sim_policy *policy);
 /** A random policy. */
 struct vc_sim_policy crash_policy(struct crash_run *run, uint64_t *rng, size_t at);
 

@@ -45,7 +45,7 @@ static size_t pick_len(struct world *w, bool *ret_aligned)
 		return VC_ROUND_UP(65536 + below(w, VC_MIN(w->max_size / 2, (uint64_t)WORLD_WRITE_MAX) - 65536), BLOCK);
 	default:
 		*ret_aligned = true;
-		return BLOCK * (1 + below(w, 8));
+		return BLOCK * (1 + below(w, VC_MIN(UINT64_C(8), w->max_log_write / BLOCK)));
 	}
 }
 

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* crash_look: recover, compare, check; and crashes within what is done with a crashed pool. */
+#include "config.h"
+#include "unit.h"
+
+#include <stdlib.h>
+#include "check.h"
+#include "crash_count.h"
+#include "crash_look.h"
+#include "engine.h"
+
+#define ONES_MAX 12       /* uncertain operations treated one by one */
+#define RANDOMS 2
+#define OPERATION_LOOKS 6 /* crash points within one operation */
+#define OPERATION_DEPTH 3
+#define SEEN_SIZE 1024
+
+void crash_look_init(struct crash_look *look, uint64_t seed, unsigned nest)
+{
+	*look = (struct crash_look){ .rng = seed, .nest = nest, .seen_size = SEEN_SIZE };
+	look->seen = calloc(look->seen_size, sizeof(*look->seen));
+	assert(look->seen);
+}
+
+void crash_look_fini(struct crash_look *look)
+{
+	free(look->seen);
+	*look = (struct crash_look){ .nseen = 0 };
+}
+
+/* The place of a disk, or the free one where it belongs. */
+static struct crash_seen *seen_find(struct crash_seen *seen, size_t size, uint64_t disk)
+{
+	size_t i = disk % size;
+
+	while (seen[i].disk && seen[i].disk != disk)
+		i = (i + 1) % size;
+	return &seen[i];
+}
+
+static void seen_add(struct crash_look *look, uint64_t disk, uint64_t found)
+{
+	if (look->nseen * 2 >= look->seen_size) {
+		size_t size = look->seen_size * 2;
+		struct crash_seen *seen = calloc(size, sizeof(*seen));
+
+		assert(seen);
+		for (size_t i = 0; i < look->seen_size; i++)
+			if (look->seen[i].disk)
+				*seen_find(seen, size, look->seen[i].disk) = look->seen[i];
+		free(look->seen);
+		look->seen = seen;
+		look->seen_size = size;
+	}
+	*seen_find(look->seen, look->seen_size, disk) = (struct crash_seen){ disk, found };
+	look->nseen++;
+}
+
+/* ---- one state ---- */
+
+static void print_finding(void *ctx VC_UNUSED, const char *text)
+{
+	fprintf(stderr, "check: %s\n", text);
+}
+
+/* What LMDB names is there and whole, before recovery adds what the log holds. Changes nothing. */
+static int check_books(struct vc_sim *sim)
+{
+	struct vc_check_options options = { .data = true, .log = true, .found = print_finding };
+	struct vc_check_result result;
+	int r = vc_check_pool(vc_sim_io(sim), CRASH_POOL, &options, &result);
+
+	crash_count(CRASH_BOOKS);
+	return r < 0 ? r : result.findings ? -EUCLEAN : 0;
+}
+
+/* The hash of what recovery finds on the disk, or the failure of the test. */
+static int recovered_hash(struct vc_sim *sim, struct model *ret, uint64_t *ret_hash)
+{
+	struct vc_pool *pool = NULL;
+	int r = crash_load(sim, &pool, ret);
+
+	if (pool)
+		vc_pool_abandon(pool);
+	*ret_hash = model_state(ret);
+	return r;
+}
+
+static struct vc_sim *copy_of(struct vc_sim *sim)
+{
+	return vc_sim_crash(sim, vc_sim_events(sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_ALL });
+}
+
+bool crash_look_state(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy)
+{
+	struct vc_sim *sim = vc_sim_crash(run->sim, at, policy), *copy = NULL;
+	struct model found = { .n = 0 };
+	uint64_t disk = vc_sim_hash(sim);
+	struct crash_seen *seen = seen_find(look->seen, look->seen_size, disk);
+	uint64_t hash = seen->found;
+	bool is_new = !seen->disk;
+	int r = 0;
+
+	crash_count(CRASH_STATES);
+	if (is_new) {
+		crash_count(CRASH_DISTINCT);
+		r = check_books(sim);
+		if (look->nest && vc_unit_below(&look->rng, look->nest) == 0)
+			copy = copy_of(sim);
+		if (r == 0)
+			r = recovered_hash(sim, &found, &hash);
+		if (r == 0)
+			seen_add(look, disk, hash);
+	}
+	if (r < 0) {
+		crash_run_explain(run, at, policy, &found);
+		fail_msg("after the crash the pool cannot be read, or its books are wrong: error %d", -r);
+	}
+	if (crash_run_match(run, at, policy, hash) == SIZE_MAX) {
+		if (!is_new)
+			fprintf(stderr, "the same disk as in an earlier state\n");
+		crash_run_explain(run, at, policy, &found);
+		fail_msg("the pool holds what it should not");
+	}
+	model_clear(&found);
+	vc_sim_free(sim);
+	if (copy)
+		crash_look_operation(look, copy, hash, &crash_operations[vc_unit_below(&look->rng, crash_noperations)], OPERATION_DEPTH);
+	return is_new;
+}
+
+/* ---- many ---- */
+
+static void look_with(struct crash_look *look, struct crash_run *run, size_t at, enum vc_sim_keep keep, size_t which)
+{
+	struct vc_sim_policy policy = { .keep = keep, .which = which, .seed = vc_unit_random(&look->rng) };
+
+	crash_look_state(look, run, at, &policy);
+}
+
+static void look_at(struct crash_look *look, struct crash_run *run, size_t at)
+{
+	size_t n = vc_sim_uncertain(run->sim, at);
+
+	look_with(look, run, at, VC_SIM_KEEP_ALL, 0);
+	if (n == 0)
+		return;
+	look_with(look, run, at, VC_SIM_KEEP_NONE, 0);
+	look_with(look, run, at, VC_SIM_KEEP_DATA, 0);
+	look_with(look, run, at, VC_SIM_KEEP_NAMES, 0);
+	for (size_t i = n > ONES_MAX ? n - ONES_MAX : 0; i < n; i++) {
+		look_with(look, run, at, VC_SIM_TEAR_ONE, i);
+		if (n > 1) {
+			look_with(look, run, at, VC_SIM_DROP_ONE, i);
+			look_with(look, run, at, VC_SIM_KEEP_ONE, i);
+		}
+	}
+	for (unsigned i = 0; i < RANDOMS && n > 1; i++)
+		look_with(look, run, at, VC_SIM_KEEP_RANDOM, 0);
+}
+
+void crash_look_range(struct crash_look *look, struct crash_run *run, size_t from, size_t to, size_t want)
+{
+	for (size_t at = from; at <= to && crash_counted(CRASH_STATES) < want; at++)
+		look_at(look, run, at);
+}
+
+/* ---- operations ---- */
+
+static int open_and_abandon(struct vc_io *io, const char *dir)
+{
+	struct vc_pool *pool;
+	int r = engine_try_open(io, dir, ENGINE_DESTAGE_NEVER, &pool);
+
+	if (r == 0)
+		vc_pool_abandon(pool);
+	return r;
+}
+
+static int open_and_close(struct vc_io *io, const char *dir)
+{
+	struct vc_pool *pool;
+	int r = engine_try_open(io, dir, ENGINE_DESTAGE_NEVER, &pool);
+
+	return r < 0 ? r : vc_pool_close(pool);
+}
+
+static int clean(struct vc_io *io, const char *dir)
+{
+	struct vc_pool *pool;
+	int r = engine_try_open(io, dir, ENGINE_DESTAGE_NEVER, &pool);
+
+	if (r < 0)
+		return r;
+	r = engine_task(pool, VC_TASK_CLEAN);
+	vc_pool_abandon(pool);
+	return r;
+}
+
+const struct crash_operation crash_operations[] = {
+	{ .name = "recovery", .run = open_and_abandon },
+	{ .name = "recovery, again", .run = open_and_abandon, .again = true },
+	{ .name = "recovery and checkpoint", .run = open_and_close },
+	{ .name = "clean", .run = clean },
+	{ .name = "clean, again", .run = clean, .again = true },
+};
+const size_t crash_noperations = VC_ARRAY_LEN(crash_operations);
+
+static struct vc_sim_policy operation_policy(struct crash_look *look, struct vc_sim *sim, size_t at)
+{
+	static const enum vc_sim_keep kinds[] = { VC_SIM_KEEP_ALL, VC_SIM_KEEP_NONE, VC_SIM_KEEP_DATA, VC_SIM_KEEP_NAMES, VC_SIM_KEEP_RANDOM,
+						  VC_SIM_DROP_ONE, VC_SIM_KEEP_ONE, VC_SIM_TEAR_ONE };
+	struct vc_sim_policy p = { .keep = kinds[vc_unit_below(&look->rng, VC_ARRAY_LEN(kinds))], .seed = vc_unit_random(&look->rng) };
+	size_t n = vc_sim_uncertain(sim, at);
+
+	p.which = n ? vc_unit_below(&look->rng, n) : 0;
+	return p;
+}
+
+static void operation_failed(struct vc_sim *sim, size_t at, const struct vc_sim_policy *p, const struct crash_operation *op, int r)
+{
+	fprintf(stderr, "%s, crash at event %zu of %zu, %s (which %zu, seed %#llx)\nlast message: %s\n", op->name, at, vc_sim_events(sim),
+		crash_policy_name(p), p->which, (unsigned long long)p->seed, vc_unit_last_message());
+	vc_sim_dump(sim, 0, at);
+	if (r < 0)
+		fail_msg("the pool does not open, or cannot be read or checked: error %d", -r);
+	fail_msg("the pool holds something else than before");
+}
+
+static void look_within(struct crash_look *look, struct vc_sim *sim, uint64_t want, const struct crash_operation *op, unsigned depth)
+{
+	size_t at = vc_unit_below(&look->rng, vc_sim_events(sim) + 1);
+	struct vc_sim_policy policy = operation_policy(look, sim, at);
+	struct vc_sim *after = vc_sim_crash(sim, at, &policy), *copy = depth > 1 ? copy_of(after) : NULL;
+	struct model found = { .n = 0 };
+	uint64_t hash;
+	int r = check_books(after);
+
+	crash_count(CRASH_STATES);
+	crash_count(CRASH_NESTED);
+	if (r == 0 && op->again)
+		r = op->run(vc_sim_io(after), CRASH_POOL);
+	if (r == 0)
+		r = recovered_hash(after, &found, &hash);
+	model_clear(&found);
+	if (r < 0 || hash != want)
+		operation_failed(sim, at, &policy, op, r);
+	vc_sim_free(after);
+	if (copy)
+		crash_look_operation(look, copy, want, op, depth - 1);
+}
+
+void crash_look_operation(struct crash_look *look, struct vc_sim *sim, uint64_t want, const struct crash_operation *op, unsigned depth)
+{
+	size_t end;
+	int r = op->run(vc_sim_io(sim), CRASH_POOL);
+
+	if (r < 0)
+		operation_failed(sim, vc_sim_events(sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_ALL }, op, r);
+	end = depth > 1 ? OPERATION_LOOKS : OPERATION_LOOKS / 2;
+	for (size_t i = 0; i < end; i++)
+		look_within(look, sim, want, op, i == 0 ? depth : 1);
+	vc_sim_free(sim);
+}
