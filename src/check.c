@@ -67,7 +67,7 @@ static int check_collect_segment(void *ctx, const struct vc_chunk_segment_info *
 static int check_open(struct check *c)
 {
 	char *meta_dir = NULL, *chunk_dir = NULL;
-	struct vc_meta_params meta = { .io = c->io, .read_only = true };
+	struct vc_meta_params meta = { .io = c->io, .file = c->o->meta_file, .read_only = true };
 	struct vc_chunk_params chunks = { .io = c->io, .cache_bytes = 1u << 20, .read_only = true };
 	int r = vc_super_read(c->io, c->dir, &c->pool);
 
@@ -128,7 +128,8 @@ static void check_counters(struct check *c)
 /* The log on top of the checkpoint: replayed in memory, as a mount would. */
 static int check_log(struct check *c)
 {
-	struct vc_pool_options options = { .read_only = true, .log_dir = c->o->log_dir };
+	struct vc_pool_options options = { .read_only = true, .log_dir = c->o->log_dir, .meta_file = c->o->meta_file,
+					   .locked = c->o->locked };
 	struct vc_pool *pool;
 	int r = vc_pool_open(c->io, c->dir, &options, &pool);
 

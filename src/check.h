@@ -15,6 +15,8 @@ struct vc_check_options {
 	bool data;              /* read every chunk */
 	bool log;               /* also replay the log in memory; only while no daemon has the pool */
 	const char *log_dir;    /* NULL: POOL/log */
+	const char *meta_file;  /* NULL: data.mdb; see meta.h */
+	bool locked;            /* the caller has locked the pool */
 	/* One finding, a line of text. */
 	void (*found)(void *ctx, const char *text);
 	/* How far: `what` is "images" or "chunks". May be NULL. */

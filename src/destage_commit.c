@@ -15,7 +15,7 @@
 
 static int journal_base(struct vc_journal *j, const struct staged_base *sb)
 {
-	int r = vc_journal_item(j, VC_JOURNAL_BASE, 0, 0, sb->ancestor->content, sb->base->content);
+	int r = vc_journal_item(j, VC_JOURNAL_BASE, sb->base->new_tag, sb->dead_tag, sb->ancestor->content, sb->base->content);
 
 	for (size_t i = 0; i < sb->nchanges && r == 0; i++) {
 		const struct vc_change *c = &sb->changes[i].change;
@@ -156,16 +156,21 @@ static int commit_inode_gone(struct vc_meta_txn *txn, uint64_t ino)
 	return r;
 }
 
-static int commit_row(struct vc_meta_txn *txn, const struct vc_slice_row *row)
+int vc_commit_row(struct vc_meta_txn *txn, const uint8_t *key, size_t key_len, const void *value, size_t len)
 {
 	int r;
 
-	if (!row->deleted)
-		return vc_meta_put(txn, VC_DB_CAT, row->bytes, row->key_len, row->bytes + row->key_len, row->value_len);
-	r = vc_meta_del(txn, VC_DB_CAT, row->bytes, row->key_len);
-	if ((r == 0 || r == -ENOENT) && row->bytes[0] == VC_ROW_INODE)
-		return commit_inode_gone(txn, vc_be64_at(row->bytes + 1));
+	if (value)
+		return vc_meta_put(txn, VC_DB_CAT, key, key_len, value, len);
+	r = vc_meta_del(txn, VC_DB_CAT, key, key_len);
+	if ((r == 0 || r == -ENOENT) && key[0] == VC_ROW_INODE)
+		return commit_inode_gone(txn, vc_be64_at(key + 1));
 	return r == -ENOENT ? 0 : r;
+}
+
+static int commit_row(struct vc_meta_txn *txn, const struct vc_slice_row *row)
+{
+	return vc_commit_row(txn, row->bytes, row->key_len, row->deleted ? NULL : row->bytes + row->key_len, row->value_len);
 }
 
 static bool row_is_inode_gone(const struct vc_slice_row *row) { return row->deleted && row->bytes[0] == VC_ROW_INODE; }

@@ -371,7 +371,7 @@ struct vc_disk_journal_entry {
 };
 
 enum vc_journal_kind {
-	VC_JOURNAL_BASE = 1, /* ref: content that the following items make; value: content they change */
+	VC_JOURNAL_BASE = 1, /* ref: content that the following items make; value: content they change; lba: tag of nodes made, nblocks: of nodes freed */
 	VC_JOURNAL_SET,      /* lba, nblocks hold value, value + 1, ... (map entries) */
 	VC_JOURNAL_ZERO,     /* lba, nblocks are holes */
 	VC_JOURNAL_SHARE,    /* lba, nblocks hold what content ref holds from lba value on */

@@ -18,7 +18,6 @@
 #include "pool_impl.h"
 
 #define JOURNAL_FILE_MAX (UINT64_C(16) << 20)
-#define JOURNAL_BACKUP_MIN (UINT64_C(64) << 20)
 
 struct vc_journal {
 	struct vc_pool *pool;
@@ -268,7 +267,7 @@ void vc_journal_trim(struct vc_journal *j, uint64_t checkpoint_lsn)
 	struct vc_meta_stats stats;
 	int r;
 
-	if (j->bytes < JOURNAL_BACKUP_MIN)
+	if (j->bytes < j->pool->options.journal_bytes)
 		return;
 	r = vc_meta_stats(j->pool->meta, &stats);
 	if (r == 0 && j->bytes < stats.file_bytes)

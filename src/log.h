@@ -147,6 +147,12 @@ struct vc_log_figures {
 void vc_log_figures(struct vc_log *log, struct vc_log_figures *ret);
 /** Segment number that the next segment put to use will have at least (a checkpoint of all before starts replay there). */
 uint64_t vc_log_next_seq(struct vc_log *log);
+/**
+ * Without opening the log: call fn for every segment with a valid header, in no order. Changes nothing. 0, what fn returned, -ENOENT (no such
+ * directory), -EUCLEAN (a segment of another log), -errno.
+ */
+int vc_log_each_segment(const struct vc_log_params *params, int (*fn)(void *ctx, const struct vc_disk_log_segment *header),
+			void *ctx) VC_MUST_CHECK;
 /** Fail from outside: another store failed (D4). */
 void vc_log_fail(struct vc_log *log, int error);
 

@@ -127,3 +127,53 @@ void *log_prepare_thread(void *arg)
 	vc_mutex_unlock(&log->lock);
 	return NULL;
 }
+
+/* ---- looking at a log that is not open ---- */
+
+struct log_each {
+	struct vc_log *log; /* only its parameters */
+	int (*fn)(void *ctx, const struct vc_disk_log_segment *header);
+	void *ctx;
+};
+
+static int log_each_slot(void *ctx, const char *name)
+{
+	struct log_each *e = ctx;
+	struct vc_disk_log_segment header;
+	struct vc_file *file;
+	ssize_t n;
+	char *end, *path;
+	int r;
+
+	(void)strtoul(name, &end, 10);
+	if (end != name + 4 || strcmp(end, ".log") != 0)
+		return 0;
+	if (asprintf(&path, "%s/%s", e->log->p.dir, name) < 0)
+		return -ENOMEM;
+	r = vc_io_open(e->log->p.io, path, VC_IO_READ, &file);
+	if (r == 0) {
+		n = vc_io_pread(file, &header, sizeof(header), 0);
+		vc_io_close(file);
+		r = n < 0 ? (int)n : n < (ssize_t)sizeof(header) ? -ENOENT : log_segment_check(e->log, &header);
+		if (r == -EUCLEAN)
+			vc_err("%s: a log segment of another pool, or of another size", path);
+	}
+	free(path);
+	return r == -ENOENT ? 0 : r < 0 ? r : e->fn(e->ctx, &header);
+}
+
+int vc_log_each_segment(const struct vc_log_params *params, int (*fn)(void *ctx, const struct vc_disk_log_segment *header), void *ctx)
+{
+	struct vc_log *log = calloc(1, sizeof(*log));
+	struct log_each each = { .log = log, .fn = fn, .ctx = ctx };
+	int r;
+
+	if (!log)
+		return -ENOMEM;
+	log->p = *params;
+	r = vc_io_list(params->io, params->dir, log_each_slot, &each);
+	if (r == -ENOENT)
+		vc_err("%s: the log of this pool is missing", params->dir);
+	free(log);
+	return r;
+}

@@ -191,64 +191,78 @@ int vc_meta_new(struct vc_io *io, const char *dir, const char *path, struct vc_m
 	return 0;
 }
 
-/** The path of the data file, for code that does its own I/O; *ret_dir is its directory. */
-static int meta_real_path(const struct vc_meta_params *params, char *dir_buf, size_t dir_len, const char **ret_dir,
-			  char *path, size_t path_len)
+/* Where the store lies, for code that does its own I/O, and how LMDB is to open it. */
+struct meta_place {
+	char dir[PATH_MAX], path[PATH_MAX];
+	char commits[PATH_MAX];  /* what vc_io_meta_committed is told */
+	const char *open;        /* dir or path */
+	unsigned flags;
+};
+
+static int meta_find(const struct vc_meta_params *params, struct meta_place *ret)
 {
-	*ret_dir = vc_io_real_path(params->io, params->dir, dir_buf, dir_len);
-	if ((size_t)snprintf(path, path_len, "%s/data.mdb", *ret_dir) >= path_len)
+	const char *file = params->file ? params->file : "data.mdb";
+	char buf[PATH_MAX];
+	const char *dir = vc_io_real_path(params->io, params->dir, buf, sizeof(buf));
+
+	*ret = (struct meta_place){ .flags = params->read_only ? MDB_RDONLY : 0 };
+	if ((size_t)snprintf(ret->dir, sizeof(ret->dir), "%s", dir) >= sizeof(ret->dir) ||
+	    (size_t)snprintf(ret->path, sizeof(ret->path), "%s/%s", dir, file) >= sizeof(ret->path) ||
+	    (size_t)snprintf(ret->commits, sizeof(ret->commits), "%s%s%s", params->dir, params->file ? "/" : "",
+			     params->file ? file : "") >= sizeof(ret->commits))
 		return -ENAMETOOLONG;
+	ret->open = params->file ? ret->path : ret->dir;
+	if (params->file)
+		ret->flags |= MDB_NOSUBDIR | MDB_NOLOCK;
 	return 0;
 }
 
 int vc_meta_create(const struct vc_meta_params *params)
 {
-	char buf[PATH_MAX], path[PATH_MAX];
+	struct meta_place at;
 	MDB_dbi dbi[VC_DB_COUNT];
-	const char *dir;
 	MDB_env *env;
 	int r;
 
-	r = meta_real_path(params, buf, sizeof(buf), &dir, path, sizeof(path));
+	r = meta_find(params, &at);
 	if (r < 0)
 		return r;
-	if (access(path, F_OK) == 0) {
-		vc_err("%s: exists already", path);
+	if (access(at.path, F_OK) == 0) {
+		vc_err("%s: exists already", at.path);
 		return -EEXIST;
 	}
-	r = vc_meta_env_open(dir, 0, params->map_size, &env);
+	r = vc_meta_env_open(at.open, at.flags, params->map_size, &env);
 	if (r < 0)
 		return r;
-	r = vc_meta_env_databases(path, env, true, dbi);
+	r = vc_meta_env_databases(at.path, env, true, dbi);
 	mdb_env_close(env);
 	if (r < 0)
 		return r;
-	vc_io_meta_committed(params->io, params->dir);
+	vc_io_meta_committed(params->io, at.commits);
 	return vc_io_sync_dir(params->io, params->dir);
 }
 
 int vc_meta_open(const struct vc_meta_params *params, struct vc_meta **ret)
 {
-	char buf[PATH_MAX], path[PATH_MAX];
+	struct meta_place at;
 	struct vc_meta *meta;
-	const char *dir;
 	int r, dead;
 
-	r = meta_real_path(params, buf, sizeof(buf), &dir, path, sizeof(path));
+	r = meta_find(params, &at);
 	if (r == 0)
-		r = vc_meta_check_file(path);
+		r = vc_meta_check_file(at.path);
 	if (r == 0)
-		r = vc_meta_new(params->io, params->dir, path, &meta);
+		r = vc_meta_new(params->io, at.commits, at.path, &meta);
 	if (r < 0)
 		return r;
 	meta->read_only = params->read_only;
-	r = vc_meta_env_open(dir, params->read_only ? MDB_RDONLY : 0, params->map_size, &meta->env);
+	r = vc_meta_env_open(at.open, at.flags, params->map_size, &meta->env);
 	if (r == 0)
-		r = vc_meta_env_databases(path, meta->env, false, meta->dbi);
-	if (r == 0) {
+		r = vc_meta_env_databases(at.path, meta->env, false, meta->dbi);
+	if (r == 0 && !params->file) {
 		r = mdb_reader_check(meta->env, &dead); /* slots of processes that died would pin old pages */
 		if (r)
-			r = vc_meta_failed(path, "check readers", r);
+			r = vc_meta_failed(at.path, "check readers", r);
 	}
 	if (r < 0) {
 		vc_meta_close(meta);

@@ -25,6 +25,11 @@ enum vc_meta_db { VC_DB_NODE, VC_DB_CAT, VC_DB_COUNT };
 struct vc_meta_params {
 	struct vc_io *io;     /* told about commits (vc_io_meta_committed) */
 	const char *dir;      /* POOL/meta, exists */
+	/*
+	 * A file in dir other than data.mdb, for one user at a time: LMDB's lock file is not used, and no read transaction may
+	 * be open while one that writes is committed. NULL: data.mdb.
+	 */
+	const char *file;
 	uint64_t map_size;    /* address space; 0: 1 TiB */
 	bool read_only;
 };

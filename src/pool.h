@@ -29,6 +29,9 @@ struct vc_pool_options {
 	uint32_t destage_ms;       /* a change is destaged at the latest after this time; default 5000; ~0: only on demand or for space */
 	bool read_only;            /* nothing on disk is changed; what the log holds is replayed in memory */
 	bool real_blocks;          /* st_blocks tells what the image references instead of its size */
+	uint64_t journal_bytes;    /* the destage journal is this large before a backup of LMDB covers it; default 64 MiB */
+	const char *meta_file;     /* another file in POOL/meta than data.mdb (see meta.h); with read_only */
+	bool locked;               /* the caller has locked the pool, and keeps it locked */
 };
 
 /** What `vclone df` prints. */

@@ -130,6 +130,9 @@ static inline struct vc_slice *vc_pool_slice_of(struct vc_log_section *section)
 /* super.c */
 int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret) VC_MUST_CHECK;
 int vc_super_lock(struct vc_io *io, const char *dir, struct vc_file **ret) VC_MUST_CHECK;
+/** A new LMDB in POOL/meta (`file`: see meta.h) with the first state of a pool: a root directory of time `now`, and nothing else. */
+int vc_super_first_state(struct vc_io *io, const char *dir, const char *file, const struct vc_disk_pool *pool,
+			 uint64_t now) VC_MUST_CHECK;
 
 /* apply.c: the effect of ops on memory. Locks of everything named are held, or it is recovery. */
 int vc_apply_op(struct vc_pool *pool, struct vc_slice *slice, const struct vc_op *op, uint64_t record_addr,
@@ -153,6 +156,13 @@ int vc_destage_slice(struct vc_pool *pool, struct vc_slice *slice) VC_MUST_CHECK
 /** End the current slice, if it has anything. Pool lock held. */
 void vc_destage_cut_locked(struct vc_pool *pool);
 void vc_destage_slice_destroy(struct vc_slice *slice);
+
+/* destage_commit.c */
+/**
+ * Put one catalog row (kinds I D L X O), or with value NULL delete it; with an inode's row go all that hang on it. Of one
+ * checkpoint, deleted inodes come after everything else.
+ */
+int vc_commit_row(struct vc_meta_txn *txn, const uint8_t *key, size_t key_len, const void *value, size_t len) VC_MUST_CHECK;
 
 /* journal.c: what checkpoints changed, kept until a verified backup of LMDB covers it. */
 int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret) VC_MUST_CHECK;

@@ -14,6 +14,7 @@
 #define POOL_CACHE_BYTES (UINT64_C(256) << 20)
 #define POOL_NODE_CACHE_BYTES (UINT64_C(64) << 20)
 #define POOL_DESTAGE_MS 5000u
+#define POOL_JOURNAL_BYTES (UINT64_C(64) << 20)
 
 static void pool_broken(struct vc_pool *pool, int error) { vc_pool_fail(pool, error); }
 
@@ -44,7 +45,8 @@ static int pool_read_state(struct vc_pool *pool, struct vc_disk_state *ret)
 static int pool_open_meta(struct vc_pool *pool, struct vc_disk_state *ret_state)
 {
 	char *path = vc_pool_path(pool, "meta");
-	struct vc_meta_params params = { .io = pool->io, .dir = path, .read_only = pool->options.read_only };
+	struct vc_meta_params params = { .io = pool->io, .dir = path, .file = pool->options.meta_file,
+					 .read_only = pool->options.read_only };
 	struct vc_map_params map = { .cache_bytes = pool->options.node_cache_bytes };
 	int r = path ? vc_meta_open(&params, &pool->meta) : -ENOMEM;
 
@@ -166,7 +168,7 @@ static int pool_open(struct vc_pool *pool)
 
 	if (r == 0)
 		r = pool_check_features(pool);
-	if (r == 0)
+	if (r == 0 && !pool->options.locked)
 		r = vc_super_lock(pool->io, pool->dir, &pool->lock_file);
 	if (r < 0)
 		return r;
@@ -207,6 +209,8 @@ static struct vc_pool *pool_alloc(struct vc_io *io, const char *dir, const struc
 		pool->options.cache_bytes = POOL_CACHE_BYTES;
 	if (!pool->options.node_cache_bytes)
 		pool->options.node_cache_bytes = POOL_NODE_CACHE_BYTES;
+	if (!pool->options.journal_bytes)
+		pool->options.journal_bytes = POOL_JOURNAL_BYTES;
 	if (!pool->options.destage_ms)
 		pool->options.destage_ms = POOL_DESTAGE_MS;
 	vc_mutex_init(&pool->names, VC_LOCK_NS);

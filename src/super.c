@@ -67,11 +67,10 @@ static int super_fill(const struct vc_pool_geometry *g, struct vc_disk_pool *ret
 	return r;
 }
 
-/* The first state: a root directory and nothing else. */
-static int super_first_state(struct vc_io *io, const char *meta_dir, const struct vc_disk_pool *pool)
+int vc_super_first_state(struct vc_io *io, const char *dir, const char *file, const struct vc_disk_pool *pool, uint64_t now)
 {
-	struct vc_meta_params params = { .io = io, .dir = meta_dir };
-	uint64_t now = vc_now_ns();
+	char *meta_dir = super_path(dir, "meta");
+	struct vc_meta_params params = { .io = io, .dir = meta_dir, .file = file };
 	struct vc_inode_fields root = { .mode = 040755, .nlink = 2, .generation = 1, .atime_ns = now, .mtime_ns = now,
 					.ctime_ns = now, .btime_ns = now, .parent = VC_ROOT_INO, .next_cookie = 16 };
 	struct vc_disk_state state = { .log_first_seq = vc_le64_of(1), .next_ino = vc_le64_of(16), .next_node = vc_le64_of(1),
@@ -80,7 +79,7 @@ static int super_first_state(struct vc_io *io, const char *meta_dir, const struc
 	struct vc_meta_txn *txn;
 	struct vc_meta *meta = NULL;
 	uint8_t key[9];
-	int r = vc_meta_create(&params);
+	int r = meta_dir ? vc_meta_create(&params) : -ENOMEM;
 
 	memcpy(state.uuid, pool->uuid, sizeof(state.uuid));
 	if (r == 0)
@@ -98,6 +97,7 @@ static int super_first_state(struct vc_io *io, const char *meta_dir, const struc
 			vc_meta_end(txn);
 	}
 	vc_meta_close(meta);
+	free(meta_dir);
 	return r;
 }
 
@@ -121,7 +121,7 @@ static int super_make_parts(struct vc_io *io, const char *dir, const struct vc_d
 	if (r == 0)
 		r = vc_io_mkdir(io, meta_dir);
 	if (r == 0)
-		r = super_first_state(io, meta_dir, pool);
+		r = vc_super_first_state(io, dir, NULL, pool, vc_now_ns());
 	if (r == 0)
 		r = vc_io_sync_dir(io, dir);
 	free(log_dir);

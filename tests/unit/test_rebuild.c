@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A pool whose LMDB is lost in one way or another is rebuilt from backup, journal and log, and is what it was: by the model
+ * and row by row. Where the journal is damaged too it is rebuilt whole or left alone.
+ *
+ * VC_TEST_STEPS: random operations in each generation; VC_TEST_SEED.
+ */
+#include "config.h"
+#include "unit.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "books.h"
+#include "engine.h"
+#include "rebuild.h"
+#include "world.h"
+
+#define STEPS_DEFAULT 250
+#define RUNS 1
+#define GENERATIONS 7
+
+struct run {
+	struct world w;
+	struct vc_pool_geometry geometry;
+	char *dir, *pool_dir, *data, *older;
+	uint64_t journal_bytes;
+	uint32_t destage_ms;
+	uint64_t rng;
+};
+
+static void run_open(struct run *run)
+{
+	struct vc_pool_options options = { .cache_bytes = 4 << 20, .node_cache_bytes = 4 << 20, .destage_ms = run->destage_ms,
+					   .journal_bytes = run->journal_bytes };
+	struct vc_pool *pool;
+
+	assert_int_equal(vc_pool_open(vc_io_posix(), run->pool_dir, &options, &pool), 0);
+	world_attach(&run->w, pool);
+}
+
+/* journal_bytes: 1 makes a backup as often as it can. */
+static void run_start(struct run *run, uint64_t seed, uint64_t journal_bytes)
+{
+	*run = (struct run){ .journal_bytes = journal_bytes, .destage_ms = seed % 2 ? ENGINE_DESTAGE_NEVER : 20, .rng = seed };
+	engine_geometry(&seed, &run->geometry);
+	run->dir = vc_unit_tmpdir();
+	assert_non_null(run->dir);
+	assert_true(asprintf(&run->pool_dir, "%s/pool", run->dir) > 0);
+	assert_true(asprintf(&run->data, "%s/meta/data.mdb", run->pool_dir) > 0);
+	assert_true(asprintf(&run->older, "%s/older.mdb", run->dir) > 0);
+	assert_int_equal(vc_pool_create(vc_io_posix(), run->pool_dir, &run->geometry), 0);
+	books_copy_file(run->data, run->older);
+	world_init(&run->w, seed, &run->geometry);
+	run_open(run);
+}
+
+static void run_stop(struct run *run, bool sudden)
+{
+	struct vc_pool *pool = run->w.pool;
+
+	world_detach(&run->w);
+	if (sudden)
+		vc_pool_abandon(pool);
+	else
+		engine_close(pool);
+}
+
+static void run_end(struct run *run)
+{
+	if (run->w.pool)
+		run_stop(run, true);
+	world_fini(&run->w);
+	free(run->pool_dir);
+	free(run->data);
+	free(run->older);
+	vc_unit_rmdir(run->dir);
+}
+
+static void run_steps(struct run *run)
+{
+	const char *given = getenv("VC_TEST_STEPS");
+	unsigned long steps = given ? strtoul(given, NULL, 0) : STEPS_DEFAULT;
+
+	for (unsigned long n = 0; n < steps; n++) {
+		uint64_t roll = vc_unit_below(&run->rng, 100);
+
+		if (roll < 5)
+			assert_int_equal(engine_task(run->w.pool, VC_TASK_DESTAGE), 0);
+		else if (roll < 6)
+			assert_int_equal(engine_task(run->w.pool, VC_TASK_CLEAN), 0);
+		else
+			world_step(&run->w);
+	}
+}
+
+static unsigned refusals;
+
+static void found(void *ctx VC_UNUSED, const char *text)
+{
+	refusals++;
+	if (getenv("VC_TEST_MESSAGES"))
+		fprintf(stderr, "finding: %s\n", text);
+}
+
+static void say(void *ctx VC_UNUSED, const char *text)
+{
+	if (getenv("VC_TEST_MESSAGES"))
+		fprintf(stderr, "rebuild: %s\n", text);
+}
+
+static bool rebuild(struct run *run, struct vc_rebuild_result *ret)
+{
+	struct vc_rebuild_options o = { .check = { .data = true, .found = found }, .say = say };
+
+	assert_int_equal(vc_rebuild_pool(vc_io_posix(), run->pool_dir, &o, ret), 0);
+	return ret->replaced;
+}
+
+/* ---- ways to lose it ---- */
+
+static void overwrite(struct run *run, size_t from, size_t len, uint8_t mask, bool zero)
+{
+	size_t size;
+	uint8_t *bytes = books_read_file(run->data, &size);
+
+	for (size_t i = from; i < from + len && i < size; i++)
+		bytes[i] = zero ? 0 : bytes[i] ^ mask;
+	books_write_file(run->data, bytes, size);
+	free(bytes);
+}
+
+static void lose(struct run *run, unsigned how)
+{
+	struct stat st;
+
+	assert_int_equal(stat(run->data, &st), 0);
+	switch (how % 7) {
+	case 0:
+		assert_int_equal(unlink(run->data), 0);
+		break;
+	case 1:
+		assert_int_equal(truncate(run->data, (off_t)vc_unit_below(&run->rng, (uint64_t)st.st_size)), 0);
+		break;
+	case 2: /* both meta pages */
+		overwrite(run, 0, 8192, 0, true);
+		break;
+	case 3:
+		overwrite(run, vc_unit_below(&run->rng, (uint64_t)st.st_size / 4096) * 4096, 4096, 0, true);
+		break;
+	case 4:
+		for (int i = 0; i < 20; i++)
+			overwrite(run, vc_unit_below(&run->rng, (uint64_t)st.st_size), 1, (uint8_t)(1 << vc_unit_below(&run->rng, 8)), false);
+		break;
+	case 5:
+		books_copy_file(run->older, run->data);
+		break;
+	case 6: /* with its directory */
+		assert_int_equal(unlink(run->data), 0);
+		(void)unlink(books_path(run->pool_dir, "meta/lock.mdb"));
+		assert_int_equal(rmdir(books_path(run->pool_dir, "meta")), 0);
+		break;
+	}
+}
+
+static void rebuilt_is_equal(struct run *run, const struct books *before)
+{
+	struct vc_check_result check;
+	struct books after;
+
+	books_load(vc_io_posix(), run->pool_dir, &after);
+	assert_true(books_same(before, &after));
+	books_free(&after);
+	assert_int_equal(books_check(vc_io_posix(), run->pool_dir, true, &check), 0);
+}
+
+/* Lost and rebuilt, again and again, each time with more work on what was rebuilt. */
+static void generations(uint64_t seed, uint64_t journal_bytes)
+{
+	uint64_t with_backup = 0, entries = 0;
+	struct run run;
+
+	run_start(&run, seed, journal_bytes);
+	for (unsigned g = 0; g < GENERATIONS; g++) {
+		struct vc_rebuild_result result;
+		struct books before;
+
+		run_steps(&run);
+		run_stop(&run, vc_unit_below(&run.rng, 2));
+		books_load(vc_io_posix(), run.pool_dir, &before);
+		if (vc_unit_below(&run.rng, 3) == 0)
+			books_copy_file(run.data, run.older);
+		lose(&run, g + (unsigned)seed);
+		assert_true(rebuild(&run, &result));
+		assert_int_equal(result.check.findings, 0);
+		with_backup += result.backup_lsn != 0;
+		entries += result.entries;
+		rebuilt_is_equal(&run, &before);
+		books_free(&before);
+		run_open(&run);
+		assert_true(world_verify(&run.w));
+		run.destage_ms = vc_unit_below(&run.rng, 2) ? ENGINE_DESTAGE_NEVER : 20;
+	}
+	assert_true(entries > 0);
+	assert_int_equal(with_backup > 0, journal_bytes == 1);
+	run_end(&run);
+}
+
+static void test_lost(void **state VC_UNUSED)
+{
+	uint64_t rng = vc_unit_seed();
+
+	for (unsigned i = 0; i < RUNS; i++) {
+		generations(vc_unit_random(&rng), 1);
+		generations(vc_unit_random(&rng), 0);
+	}
+}
+
+/* A pool that was never destaged: only the log has anything. */
+static void test_only_log(void **state VC_UNUSED)
+{
+	struct vc_rebuild_result result;
+	struct run run;
+
+	run_start(&run, 2, 0);
+	run_stop(&run, true);
+	run.destage_ms = ENGINE_DESTAGE_NEVER;
+	run_open(&run);
+	for (int i = 0; i < 100; i++)
+		world_step(&run.w);
+	run_stop(&run, true);
+	lose(&run, 0);
+	assert_true(rebuild(&run, &result));
+	run_open(&run);
+	assert_true(world_verify(&run.w));
+	run_end(&run);
+}
+
+/* ---- with a damaged journal or backup ---- */
+
+static void damage_file(struct run *run, const char *dir, const char *suffix)
+{
+	char path[4096];
+	size_t len, at;
+	uint8_t *bytes;
+
+	if (books_list(books_path(run->pool_dir, dir), suffix, &run->rng, path, sizeof(path)) == 0)
+		return;
+	bytes = books_read_file(path, &len);
+	at = vc_unit_below(&run->rng, len);
+	if (vc_unit_below(&run->rng, 2))
+		bytes[at] ^= (uint8_t)(1 << vc_unit_below(&run->rng, 8));
+	else
+		len = at;
+	books_write_file(path, bytes, len);
+	free(bytes);
+}
+
+/* What a crash leaves behind the last entry of a file is no damage. */
+static void torn_tail(struct run *run)
+{
+	static const uint8_t rest[100] = { 'V', 'F', 'C', 'S', 'J', 'N', 'L', '1', 99 };
+	char path[4096];
+	FILE *f;
+
+	if (books_list(books_path(run->pool_dir, "journal"), ".jnl", &run->rng, path, sizeof(path)) == 0)
+		return;
+	f = fopen(path, "ab");
+	assert(f && fwrite(rest, 1, sizeof(rest), f) == sizeof(rest) && fclose(f) == 0);
+}
+
+static void test_torn_tail(void **state VC_UNUSED)
+{
+	struct vc_rebuild_result result;
+	struct books before;
+	struct run run;
+
+	run_start(&run, vc_unit_seed(), 0);
+	run_steps(&run);
+	run_stop(&run, false);
+	run_open(&run);
+	run_steps(&run);
+	run_stop(&run, false);
+	torn_tail(&run);
+	torn_tail(&run);
+	books_load(vc_io_posix(), run.pool_dir, &before);
+	lose(&run, 0);
+	assert_true(rebuild(&run, &result));
+	rebuilt_is_equal(&run, &before);
+	books_free(&before);
+	run_end(&run);
+}
+
+static void whole_or_nothing(uint64_t seed, unsigned *ret_whole, unsigned *ret_refused)
+{
+	struct vc_rebuild_result result;
+	size_t len_before, len_after;
+	uint8_t *before, *after;
+	struct run run;
+
+	run_start(&run, seed, seed % 3 == 0);
+	for (unsigned i = 0; i < 3; i++) {
+		run_steps(&run);
+		run_stop(&run, i == 2);
+		if (i < 2)
+			run_open(&run);
+	}
+	damage_file(&run, "journal", ".jnl");
+	if (vc_unit_below(&run.rng, 2))
+		damage_file(&run, "backup", ".mdb");
+	before = books_read_file(run.data, &len_before);
+	refusals = 0;
+	if (rebuild(&run, &result)) {
+		++*ret_whole;
+	} else {
+		++*ret_refused;
+		assert_true(refusals > 0);
+		after = books_read_file(run.data, &len_after);
+		assert_int_equal(len_before, len_after);
+		assert_memory_equal(before, after, len_before);
+		free(after);
+	}
+	free(before);
+	run_open(&run);
+	assert_true(world_verify(&run.w));
+	run_end(&run);
+}
+
+static void test_journal_damaged(void **state VC_UNUSED)
+{
+	unsigned whole = 0, refused = 0;
+	uint64_t rng = vc_unit_seed();
+
+	for (unsigned i = 0; i < 8; i++)
+		whole_or_nothing(vc_unit_random(&rng), &whole, &refused);
+	print_message("%u rebuilt whole, %u refused\n", whole, refused);
+	assert_true(refused > 0);
+}
+
+static void test_in_use(void **state VC_UNUSED)
+{
+	struct vc_rebuild_options o = { .check = { .found = found } };
+	struct vc_rebuild_result result;
+	struct run run;
+
+	run_start(&run, 5, 0);
+	assert_int_equal(vc_rebuild_pool(vc_io_posix(), run.pool_dir, &o, &result), -EBUSY);
+	run_end(&run);
+}
+
+#define with_messages(f) cmocka_unit_test_setup_teardown(f, engine_setup, engine_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		with_messages(test_only_log), with_messages(test_in_use), with_messages(test_torn_tail),
+		with_messages(test_journal_damaged), with_messages(test_lost),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
