@@ -94,9 +94,9 @@ need_loops() {
 	command -v losetup mkfs.ext4 e2fsck >/dev/null || skip "losetup or e2fsprogs is missing"
 }
 
-# attach_loop FILE: with direct I/O where the kernel can.
+# attach_loop FILE [off]: with direct I/O where the kernel can.
 attach_loop() {
-	loop=$(timeout 30 losetup --find --show --direct-io=on "$1") || fail "losetup $1"
+	loop=$(timeout 30 losetup --find --show --direct-io="${2:-on}" "$1") || fail "losetup $1"
 	loops+=("$loop")
 }
 

@@ -30,16 +30,20 @@ static struct crash_state *push_state(struct crash_run *run)
 	return s;
 }
 
+static size_t run_now(const struct crash_run *run) { return run->disk.now(run->disk.ctx); }
+
+static size_t sim_now(void *ctx) { return vc_sim_events(ctx); }
+
 void crash_run_begin(struct crash_run *run)
 {
-	run->started = vc_sim_events(run->sim);
+	run->started = run_now(run);
 }
 
 void crash_run_end(struct crash_run *run, bool durable)
 {
 	struct crash_state *s = push_state(run);
 
-	s->acked = vc_sim_events(run->sim);
+	s->acked = run_now(run);
 	if (durable)
 		s->durable = s->acked;
 }
@@ -70,7 +74,7 @@ static void burst_done(struct vc_done *done, int error)
 	struct burst *b = op->burst;
 
 	op->error = error;
-	op->acked = vc_sim_events(b->run->sim);
+	op->acked = run_now(b->run);
 	pthread_mutex_lock(&b->lock);
 	b->pending--;
 	pthread_cond_signal(&b->cond);
@@ -202,12 +206,12 @@ void crash_run_step(struct crash_run *run)
 
 /* ---- life ---- */
 
-static struct crash_run *run_alloc(struct vc_sim *sim, const struct vc_pool_geometry *geometry, uint64_t seed)
+static struct crash_run *run_alloc(const struct crash_disk *disk, const struct vc_pool_geometry *geometry, uint64_t seed)
 {
 	struct crash_run *run = calloc(1, sizeof(*run));
 
 	assert(run);
-	run->sim = sim;
+	run->disk = *disk;
 	run->geometry = *geometry;
 	world_init(&run->w, seed, geometry);
 	run->w.max_size = 384 << 10;
@@ -219,20 +223,33 @@ static struct crash_run *run_alloc(struct vc_sim *sim, const struct vc_pool_geom
 	return run;
 }
 
-static struct crash_run *run_new(const struct vc_pool_geometry *geometry, uint64_t seed, uint32_t destage_ms)
+static struct crash_run *run_alloc_sim(struct vc_sim *sim, const struct vc_pool_geometry *geometry, uint64_t seed)
 {
-	struct vc_sim *sim = vc_sim_new();
-	struct crash_run *run;
+	struct crash_disk disk = { .io = vc_sim_io(sim), .dir = CRASH_POOL, .now = sim_now, .ctx = sim };
+	struct crash_run *run = run_alloc(&disk, geometry, seed);
 
-	assert_int_equal(vc_io_mkdir(vc_sim_io(sim), CRASH_POOL), 0);
-	assert_int_equal(vc_io_sync_dir(vc_sim_io(sim), "/"), 0);
-	assert_int_equal(vc_pool_create(vc_sim_io(sim), CRASH_POOL, geometry), 0);
-	run = run_alloc(sim, geometry, seed);
-	run->first_event = run->started = vc_sim_events(sim);
+	run->sim = sim;
+	return run;
+}
+
+static void run_create(struct crash_run *run, uint32_t destage_ms)
+{
+	assert_int_equal(vc_pool_create(run->disk.io, run->disk.dir, &run->geometry), 0);
+	run->first_event = run->started = run_now(run);
 	push_state(run);
 	run->states[0].acked = run->states[0].durable = 0;
 	world_note("new pool, destage_ms %u\n", destage_ms);
-	world_attach(&run->w, engine_open(vc_sim_io(sim), CRASH_POOL, destage_ms));
+	world_attach(&run->w, engine_open(run->disk.io, run->disk.dir, destage_ms));
+}
+
+static struct crash_run *run_new(const struct vc_pool_geometry *geometry, uint64_t seed, uint32_t destage_ms)
+{
+	struct vc_sim *sim = vc_sim_new();
+	struct crash_run *run = run_alloc_sim(sim, geometry, seed);
+
+	assert_int_equal(vc_io_mkdir(run->disk.io, CRASH_POOL), 0);
+	assert_int_equal(vc_io_sync_dir(run->disk.io, "/"), 0);
+	run_create(run, destage_ms);
 	return run;
 }
 
@@ -254,7 +271,18 @@ struct crash_run *crash_run_new_small(uint64_t seed, uint32_t destage_ms)
 	return run_new(&geometry, seed, destage_ms);
 }
 
-void crash_run_free(struct crash_run *run)
+struct crash_run *crash_run_new_on(const struct crash_disk *disk, uint64_t seed, uint32_t destage_ms)
+{
+	struct vc_pool_geometry geometry;
+	struct crash_run *run;
+
+	engine_geometry(&seed, &geometry);
+	run = run_alloc(disk, &geometry, seed);
+	run_create(run, destage_ms);
+	return run;
+}
+
+void crash_run_stop(struct crash_run *run)
 {
 	struct vc_pool *pool = run->w.pool;
 
@@ -262,11 +290,17 @@ void crash_run_free(struct crash_run *run)
 		world_detach(&run->w);
 		vc_pool_abandon(pool);
 	}
+}
+
+void crash_run_free(struct crash_run *run)
+{
+	crash_run_stop(run);
 	world_fini(&run->w);
 	for (size_t i = 0; i < run->nstates; i++)
 		model_clear(&run->states[i].model);
 	free(run->states);
-	vc_sim_free(run->sim);
+	if (run->sim)
+		vc_sim_free(run->sim);
 	free(run);
 }
 
@@ -279,7 +313,7 @@ void crash_run_reopen(struct crash_run *run)
 	crash_run_begin(run);
 	engine_close(pool);
 	crash_run_end(run, true);
-	world_attach(&run->w, engine_open(vc_sim_io(run->sim), CRASH_POOL, ENGINE_DESTAGE_NEVER));
+	world_attach(&run->w, engine_open(run->disk.io, run->disk.dir, ENGINE_DESTAGE_NEVER));
 	assert_true(world_verify(&run->w));
 }
 
@@ -337,8 +371,9 @@ void crash_run_explain(struct crash_run *run, size_t at, const struct vc_sim_pol
 
 	allowed(run, at, policy, &low, &high);
 	fprintf(stderr, "crash at event %zu of %zu, %s (which %zu, seed %#llx): states %zu to %zu of %zu are allowed\n", at,
-		vc_sim_events(run->sim), crash_policy_name(policy), policy->which, (unsigned long long)policy->seed, low, high, run->nstates);
-	vc_sim_dump(run->sim, at > 40 ? at - 40 : 0, at);
+		run_now(run), crash_policy_name(policy), policy->which, (unsigned long long)policy->seed, low, high, run->nstates);
+	if (run->sim)
+		vc_sim_dump(run->sim, at > 40 ? at - 40 : 0, at);
 	fprintf(stderr, "last message: %s\n", vc_unit_last_message());
 	for (size_t k = 0; k < run->nstates; k++)
 		if (run->states[k].hash == hash)
@@ -349,9 +384,26 @@ void crash_run_explain(struct crash_run *run, size_t at, const struct vc_sim_pol
 	}
 }
 
+bool crash_run_allows(struct crash_run *run, size_t at, struct vc_pool *pool, size_t *ret_state)
+{
+	struct vc_sim_policy policy = { .keep = VC_SIM_KEEP_RANDOM };
+	struct model found = { .n = 0 };
+	int r = model_load(pool, &found);
+	size_t state = r == 0 ? crash_run_match(run, at, &policy, model_state(&found)) : SIZE_MAX;
+
+	if (r < 0)
+		fprintf(stderr, "reading the pool: error %d\n", -r);
+	if (state == SIZE_MAX)
+		crash_run_explain(run, at, &policy, &found);
+	else
+		*ret_state = state;
+	model_clear(&found);
+	return state != SIZE_MAX;
+}
+
 static struct crash_run *run_after_crash(struct crash_run *run, struct vc_sim *sim, size_t k, uint64_t seed, struct vc_pool *pool)
 {
-	struct crash_run *next = run_alloc(sim, &run->geometry, seed);
+	struct crash_run *next = run_alloc_sim(sim, &run->geometry, seed);
 
 	model_snapshot(&run->states[k].model, &next->w.model);
 	push_state(next);

@@ -7,6 +7,8 @@
  *   D1  no state before the last one that was promised to be durable at or before `at`
  *   D2  a state, that of all images and names together, not a mixture of several; none that began after `at`
  *   D7  if nothing issued was lost: none before the last one acknowledged
+ *
+ * The disk is a simulated one, or one of the kernel's whose history somebody else writes down (struct crash_disk).
  */
 #ifndef VC_CRASH_RUN_H
 #define VC_CRASH_RUN_H
@@ -16,6 +18,14 @@
 
 #define CRASH_POOL "/pool"
 
+/** Where a pool lies, and how far the history of its disk has come: a number that never falls. */
+struct crash_disk {
+	struct vc_io *io;
+	const char *dir;
+	size_t (*now)(void *ctx);
+	void *ctx;
+};
+
 struct crash_state {
 	size_t started, acked, durable; /* events of the disk; SIZE_MAX: not yet */
 	uint64_t hash;
@@ -23,7 +33,8 @@ struct crash_state {
 };
 
 struct crash_run {
-	struct vc_sim *sim;
+	struct vc_sim *sim;   /* NULL: the disk is not simulated */
+	struct crash_disk disk;
 	struct world w;
 	struct vc_pool_geometry geometry;
 	struct crash_state *states;
@@ -36,6 +47,10 @@ struct crash_run {
 struct crash_run *crash_run_new(uint64_t seed, uint32_t destage_ms);
 /** The same with a log as small as may be, which goes round within a few operations; one record holds up to w.max_log_write bytes. */
 struct crash_run *crash_run_new_small(uint64_t seed, uint32_t destage_ms);
+/** The same on another disk; what `disk` points to must stay. */
+struct crash_run *crash_run_new_on(const struct crash_disk *disk, uint64_t seed, uint32_t destage_ms);
+/** Stop as a crash would: no more operations, but the states stay. */
+void crash_run_stop(struct crash_run *run);
 /** Stop as a crash would; frees everything. */
 void crash_run_free(struct crash_run *run);
 
@@ -50,6 +65,11 @@ void crash_run_end(struct crash_run *run, bool durable);
  * or fails the test after printing what was found.
  */
 struct crash_run *crash_run_crash(struct crash_run *run, size_t at, const struct vc_sim_policy *policy);
+/**
+ * Does `pool`, on a disk not simulated, hold a state that `run` allows after a crash at `at` which may have lost anything not synced? *ret_state:
+ * which. Otherwise false, after printing what differs; also when it cannot be read.
+ */
+bool crash_run_allows(struct crash_run *run, size_t at, struct vc_pool *pool, size_t *ret_state);
 /** Close the pool as at the end of a day, open it again, compare; fails the test. */
 void crash_run_reopen(struct crash_run *run);
 /** The newest state allowed at `at` whose hash this is; SIZE_MAX: none. */
