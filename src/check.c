@@ -67,7 +67,7 @@ static int check_collect_segment(void *ctx, const struct vc_chunk_segment_info *
 static int check_open(struct check *c)
 {
 	char *meta_dir = NULL, *chunk_dir = NULL;
-	struct vc_meta_params meta = { .io = c->io, .file = c->o->meta_file, .read_only = true };
+	struct vc_meta_params meta = { .io = c->io, .file = c->o->meta_file, .read_only = true, .examine = true };
 	struct vc_chunk_params chunks = { .io = c->io, .cache_bytes = 1u << 20, .read_only = true };
 	int r = vc_super_read(c->io, c->dir, &c->pool);
 
@@ -84,6 +84,8 @@ static int check_open(struct check *c)
 		r = vc_meta_open(&meta, &c->meta);
 	if (r == 0)
 		r = vc_meta_read_begin(c->meta, &c->txn);
+	if (r == 0 && vc_meta_doubtful(c->meta))
+		check_found(c, "catalog rows are damaged, or older ones (see the messages before)");
 	if (r == 0)
 		r = vc_chunk_open(&chunks, &c->chunks);
 	if (r == 0) {
@@ -129,7 +131,7 @@ static void check_counters(struct check *c)
 static int check_log(struct check *c)
 {
 	struct vc_pool_options options = { .read_only = true, .log_dir = c->o->log_dir, .meta_file = c->o->meta_file,
-					   .locked = c->o->locked };
+					   .locked = c->o->locked, .verify = c->o->data };
 	struct vc_pool *pool;
 	int r = vc_pool_open(c->io, c->dir, &options, &pool);
 
@@ -137,7 +139,11 @@ static int check_log(struct check *c)
 		check_found(c, "the log cannot be replayed (see the message before)");
 		return 0;
 	}
-	return r < 0 ? r : vc_pool_close(pool);
+	if (r < 0)
+		return r;
+	if (vc_pool_bad_chunks(pool))
+		check_found(c, "%llu chunks that the log names are damaged (see the messages before)", (unsigned long long)vc_pool_bad_chunks(pool));
+	return vc_pool_close(pool);
 }
 
 static void check_close(struct check *c)

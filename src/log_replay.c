@@ -35,7 +35,7 @@ struct replay {
 	uint64_t durable;             /* highest durable LSN told by any valid batch */
 	uint64_t last_epoch;
 	struct vc_log_section *section; /* of the segment being replayed */
-	bool *headless;               /* per slot: no valid segment header */
+	bool *headless;               /* per slot: no valid segment header, or not that of the batches behind it */
 };
 
 static uint64_t segment_seq(const struct replay_segment *s) { return vc_le64_get(s->header.seq); }
@@ -60,6 +60,21 @@ static int replay_list_slot(void *ctx, const char *name)
 		return -EUCLEAN;
 	}
 	log->nmade = VC_MAX(log->nmade, (uint32_t)slot + 1);
+	return 0;
+}
+
+/*
+ * Is the segment's header of another use than its first batch? Then a header that was to be written did not arrive, and what is behind it may
+ * belong to the end of the log. (When a crash lost the first batch instead, looking at older ones does no harm.)
+ */
+static int replay_foreign_header(const struct vc_log *log, const struct replay_segment *s, bool *ret)
+{
+	struct vc_disk_batch h;
+	ssize_t n = vc_io_pread(log->segments[s->slot].file, &h, sizeof(h), VC_LOG_HEADER_SIZE);
+
+	if (n < 0)
+		return (int)n;
+	*ret = n == sizeof(h) && vc_le32_get(h.magic) == VC_MAGIC_BATCH && vc_le64_get(h.salt) != vc_le64_get(s->header.salt);
 	return 0;
 }
 
@@ -92,6 +107,7 @@ static int replay_open_slot(struct replay *rp, uint32_t slot)
 			s->slot = slot;
 			rp->last_epoch = VC_MAX(rp->last_epoch, vc_le64_get(s->header.epoch));
 			rp->nfound += segment_seq(s) >= rp->how->first_seq;
+			r = replay_foreign_header(log, s, &rp->headless[slot]);
 		} else {
 			rp->headless[slot] = true;
 		}

@@ -102,14 +102,18 @@ static int reader_load(void *ctx, uint64_t id, void **ret_buf, size_t *ret_len)
 
 static int reader_fetch(struct vc_map_reader *reader, uint64_t id, struct vc_cache_ref *ret)
 {
-	struct vc_node node;
+	void *copy;
+	int r;
 
 	if (!reader->borrowed)
 		return vc_cache_get(reader->map->cache, id, reader_load, reader, ret);
 	if (vc_cache_peek(reader->map->cache, id, ret))
 		return 0;
 	ret->entry = NULL;
-	return node_fetch(reader->txn, id, &ret->data, &ret->len, &node);
+	r = reader_load(reader, id, &copy, &ret->len);
+	if (r == 0)
+		ret->data = copy;
+	return r;
 }
 
 int vc_map_reader_get(struct vc_map_reader *reader, uint64_t id, uint32_t level, struct vc_cache_ref *ret)
@@ -138,6 +142,8 @@ void vc_map_reader_put(struct vc_map_reader *reader, struct vc_cache_ref *ref)
 {
 	if (ref->entry)
 		vc_cache_put(reader->map->cache, ref);
+	else
+		free((void *)(uintptr_t)ref->data); /* a copy of our own: reader_fetch */
 }
 
 static void reader_end(struct vc_map_reader *reader)

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * meta: the key-value store over LMDB.
+ * meta: the key-value store over LMDB: values, transactions, pairs. Opening and closing: meta_open.c.
  *
  *   DIR/data.mdb   two named databases, "node" and "cat"; every value is   sum (8 bytes)  value
  *                  sum = vc_sum64(value, seed = vc_sum64(key, seed = number of the database))
+ *                  and beside them "rows", struct meta_disk_rows
  *   DIR/lock.mdb   LMDB's table of readers
  *
  * Invariants
- *   M1  No byte of a value leaves this file before its checksum matched.
- *   M2  LMDB never maps a file that vc_meta_check_file refused.
+ *   M1  No byte of a value leaves this file before its checksum matched; what leaves is a copy, and the copy is what was verified.
+ *   M2  LMDB never maps a file that vc_meta_check_file refused, and never follows pages of one that vc_meta_walk refused.
  *   M3  A read transaction is either with one caller or, reset, in the pool; a reset one pins no snapshot.
  *   M4  After a failed commit (`failed`) no write transaction begins again.
+ *   M5  LMDB is called in guarded functions only (meta_guard.c); once the store is `broken` it is not called at all.
  *
  * Locks: write_lock is held from vc_meta_write_begin to the end of that transaction and orders writers before LMDB's own
  * mutex does. pool_lock protects the list of idle read transactions; it has the rank of a cache shard, because
@@ -20,38 +22,32 @@
 #include "meta.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "checksum.h"
-#include "lock.h"
-#include "meta_check.h"
 #include "meta_impl.h"
 #include "msg.h"
 
-#define META_MAP_SIZE (UINT64_C(1) << 40)
-#define META_READERS_MAX 1024
-#define META_SUM_SIZE 8u
-#define META_VALUE_MAX 4072u /* with the sum 4,080: what fits one overflow page beside its header */
-#define META_KEY_MAX 264u
 #define META_FREE_LIST_DBI 0 /* LMDB's own list of free pages: transaction -> count, page numbers */
 
-static const char *const db_names[VC_DB_COUNT] = { "node", "cat" };
-
-struct vc_meta_txn {
+/** A guarded call and what it works on. */
+struct call {
 	struct vc_meta *meta;
 	MDB_txn *txn;
-	bool write;
-	struct vc_meta_txn *next;   /* in the pool */
+	MDB_dbi dbi;
+	MDB_val key, value;
+	MDB_cursor *cursor;
+	MDB_cursor_op op;
+	unsigned flags;
+	uint8_t *key_copy, *value_copy; /* where GET and CURSOR put what they find */
 };
 
 /* ---- errors ---- */
 
-/** The one place where LMDB's two kinds of codes become -errno. */
-static int meta_errno(int rc)
+int vc_meta_errno(int rc)
 {
 	switch (rc) {
 	case MDB_NOTFOUND: return -ENOENT;
@@ -63,6 +59,7 @@ static int meta_errno(int rc)
 	case MDB_VERSION_MISMATCH: return -ENOTSUP;
 	case MDB_READERS_FULL: return -EAGAIN;
 	case MDB_TXN_FULL: return -E2BIG;
+	case META_GONE:
 	case MDB_PANIC: return -EIO;
 	case MDB_MAP_RESIZED:
 	case MDB_CURSOR_FULL:
@@ -74,12 +71,12 @@ static int meta_errno(int rc)
 
 int vc_meta_failed(const char *path, const char *what, int rc)
 {
-	vc_err("%s: %s: %s", path, what, mdb_strerror(rc));
-	return meta_errno(rc);
+	if (rc != META_GONE)
+		vc_err("%s: %s: %s", path, what, mdb_strerror(rc));
+	return vc_meta_errno(rc);
 }
 
-/** "node 17", or "row D 0000000000000001 6162": a letter, then hexadecimal digits, cut when long. */
-static const char *key_text(enum vc_meta_db db, const void *key, size_t len, char *buf, size_t size)
+const char *vc_meta_key_text(enum vc_meta_db db, const void *key, size_t len, char *buf, size_t size)
 {
 	const uint8_t *p = key;
 	size_t n;
@@ -98,10 +95,13 @@ static int key_failed(const struct vc_meta *meta, const char *what, enum vc_meta
 {
 	char text[80];
 
-	vc_err("%s: %s %s: %s", meta->path, what, key_text(db, key->mv_data, key->mv_size, text, sizeof(text)),
-	       mdb_strerror(rc));
-	return meta_errno(rc);
+	if (rc != META_GONE)
+		vc_err("%s: %s %s: %s", meta->path, what, vc_meta_key_text(db, key->mv_data, key->mv_size, text, sizeof(text)),
+		       mdb_strerror(rc));
+	return vc_meta_errno(rc);
 }
+
+bool vc_meta_broken(const struct vc_meta *meta) { return atomic_load(&meta->broken); }
 
 /* ---- values ---- */
 
@@ -110,186 +110,109 @@ static uint64_t value_sum(enum vc_meta_db db, const void *key, size_t key_len, c
 	return vc_sum64(value, len, vc_sum64(key, key_len, (uint64_t)db + 1));
 }
 
+bool vc_meta_value_ok(enum vc_meta_db db, const void *key, size_t key_len, const void *value, size_t len)
+{
+	vc_le64 sum;
+
+	if (len < META_SUM_SIZE || len > META_SUM_SIZE + META_VALUE_MAX)
+		return false;
+	memcpy(&sum, value, sizeof(sum));
+	return vc_le64_get(sum) == value_sum(db, key, key_len, (const uint8_t *)value + META_SUM_SIZE, len - META_SUM_SIZE);
+}
+
 /** Check the pair and cut the checksum off its value. */
 static int value_open(const struct vc_meta *meta, enum vc_meta_db db, const MDB_val *key, MDB_val *value)
 {
 	char text[80];
-	vc_le64 sum;
 
-	if (value->mv_size >= META_SUM_SIZE) {
-		memcpy(&sum, value->mv_data, sizeof(sum));
+	if (vc_meta_value_ok(db, key->mv_data, key->mv_size, value->mv_data, value->mv_size)) {
 		value->mv_data = (uint8_t *)value->mv_data + META_SUM_SIZE;
 		value->mv_size -= META_SUM_SIZE;
-		if (vc_le64_get(sum) == value_sum(db, key->mv_data, key->mv_size, value->mv_data, value->mv_size))
-			return 0;
+		return 0;
 	}
 	vc_err("%s: %s: checksum does not match; run a check of the pool, restore from the backup and the journal", meta->path,
-	       key_text(db, key->mv_data, key->mv_size, text, sizeof(text)));
+	       vc_meta_key_text(db, key->mv_data, key->mv_size, text, sizeof(text)));
 	return -EBADMSG;
 }
 
-/* ---- opening ---- */
+/* ---- guarded calls ---- */
 
-int vc_meta_env_open(const char *path, unsigned flags, uint64_t map_size, MDB_env **ret)
+static int call_begin(void *ctx)
 {
-	MDB_env *env;
-	int rc;
+	struct call *c = ctx;
 
-	rc = mdb_env_create(&env);
+	return mdb_txn_begin(c->meta->env, NULL, c->flags, &c->txn);
+}
+
+static int call_renew(void *ctx) { return mdb_txn_renew(((struct call *)ctx)->txn); }
+
+static int call_reset(void *ctx)
+{
+	mdb_txn_reset(((struct call *)ctx)->txn);
+	return 0;
+}
+
+static int call_abort(void *ctx)
+{
+	mdb_txn_abort(((struct call *)ctx)->txn);
+	return 0;
+}
+
+static int call_commit(void *ctx) { return mdb_txn_commit(((struct call *)ctx)->txn); }
+
+/* A value too long to be ours is left to value_open, which refuses it by its length. */
+static void call_keep(struct call *c, const MDB_val *value)
+{
+	memcpy(c->value_copy, value->mv_data, VC_MIN(value->mv_size, (size_t)META_SUM_SIZE + META_VALUE_MAX));
+	c->value = (MDB_val){ value->mv_size, c->value_copy };
+}
+
+static int call_get(void *ctx)
+{
+	struct call *c = ctx;
+	MDB_val value;
+	int rc = mdb_get(c->txn, c->dbi, &c->key, &value);
+
+	if (rc == 0)
+		call_keep(c, &value);
+	return rc;
+}
+
+static int call_put(void *ctx)
+{
+	struct call *c = ctx;
+
+	return mdb_put(c->txn, c->dbi, &c->key, &c->value, c->flags);
+}
+
+static int call_del(void *ctx)
+{
+	struct call *c = ctx;
+
+	return mdb_del(c->txn, c->dbi, &c->key, NULL);
+}
+
+static int call_cursor_open(void *ctx)
+{
+	struct call *c = ctx;
+
+	return mdb_cursor_open(c->txn, c->dbi, &c->cursor);
+}
+
+static int call_cursor_get(void *ctx)
+{
+	struct call *c = ctx;
+	MDB_val key = c->key, value;
+	int rc = mdb_cursor_get(c->cursor, &key, &value, c->op);
+
 	if (rc)
-		return vc_meta_failed(path, "open", rc);
-	rc = mdb_env_set_maxdbs(env, VC_DB_COUNT);
-	if (!rc)
-		rc = mdb_env_set_maxreaders(env, META_READERS_MAX);
-	if (!rc)
-		rc = mdb_env_set_mapsize(env, map_size ? map_size : META_MAP_SIZE);
-	if (!rc)
-		rc = mdb_env_open(env, path, flags | MDB_NOTLS | MDB_NORDAHEAD, 0600);
-	if (rc) {
-		mdb_env_close(env);
-		return vc_meta_failed(path, "open", rc);
-	}
-	*ret = env;
+		return rc;
+	if (key.mv_size > META_KEY_MAX)
+		return MDB_CORRUPTED;
+	memcpy(c->key_copy, key.mv_data, key.mv_size);
+	c->key = (MDB_val){ key.mv_size, c->key_copy };
+	call_keep(c, &value);
 	return 0;
-}
-
-int vc_meta_env_databases(const char *path, MDB_env *env, bool create, MDB_dbi *dbi)
-{
-	MDB_txn *txn;
-	int rc;
-
-	rc = mdb_txn_begin(env, NULL, create ? 0 : MDB_RDONLY, &txn);
-	if (rc)
-		return vc_meta_failed(path, "open", rc);
-	for (int i = 0; !rc && i < VC_DB_COUNT; i++)
-		rc = mdb_dbi_open(txn, db_names[i], create ? MDB_CREATE : 0, &dbi[i]);
-	if (rc) {
-		mdb_txn_abort(txn);
-		vc_err("%s: the databases of a pool: %s", path, mdb_strerror(rc));
-		return rc == MDB_NOTFOUND ? -EUCLEAN : meta_errno(rc);
-	}
-	rc = mdb_txn_commit(txn);
-	return rc ? vc_meta_failed(path, "open", rc) : 0;
-}
-
-int vc_meta_new(struct vc_io *io, const char *dir, const char *path, struct vc_meta **ret)
-{
-	struct vc_meta *meta = calloc(1, sizeof(*meta));
-
-	if (!meta)
-		return -ENOMEM;
-	vc_mutex_init(&meta->write_lock, VC_LOCK_META_WRITE);
-	vc_mutex_init(&meta->pool_lock, VC_LOCK_CACHE);
-	meta->io = io;
-	meta->dir = strdup(dir);
-	meta->path = strdup(path);
-	if (!meta->dir || !meta->path) {
-		vc_meta_close(meta);
-		return -ENOMEM;
-	}
-	*ret = meta;
-	return 0;
-}
-
-/* Where the store lies, for code that does its own I/O, and how LMDB is to open it. */
-struct meta_place {
-	char dir[PATH_MAX], path[PATH_MAX];
-	char commits[PATH_MAX];  /* what vc_io_meta_committed is told */
-	const char *open;        /* dir or path */
-	unsigned flags;
-};
-
-static int meta_find(const struct vc_meta_params *params, struct meta_place *ret)
-{
-	const char *file = params->file ? params->file : "data.mdb";
-	char buf[PATH_MAX];
-	const char *dir = vc_io_real_path(params->io, params->dir, buf, sizeof(buf));
-
-	*ret = (struct meta_place){ .flags = params->read_only ? MDB_RDONLY : 0 };
-	if ((size_t)snprintf(ret->dir, sizeof(ret->dir), "%s", dir) >= sizeof(ret->dir) ||
-	    (size_t)snprintf(ret->path, sizeof(ret->path), "%s/%s", dir, file) >= sizeof(ret->path) ||
-	    (size_t)snprintf(ret->commits, sizeof(ret->commits), "%s%s%s", params->dir, params->file ? "/" : "",
-			     params->file ? file : "") >= sizeof(ret->commits))
-		return -ENAMETOOLONG;
-	ret->open = params->file ? ret->path : ret->dir;
-	if (params->file)
-		ret->flags |= MDB_NOSUBDIR | MDB_NOLOCK;
-	return 0;
-}
-
-int vc_meta_create(const struct vc_meta_params *params)
-{
-	struct meta_place at;
-	MDB_dbi dbi[VC_DB_COUNT];
-	MDB_env *env;
-	int r;
-
-	r = meta_find(params, &at);
-	if (r < 0)
-		return r;
-	if (access(at.path, F_OK) == 0) {
-		vc_err("%s: exists already", at.path);
-		return -EEXIST;
-	}
-	r = vc_meta_env_open(at.open, at.flags, params->map_size, &env);
-	if (r < 0)
-		return r;
-	r = vc_meta_env_databases(at.path, env, true, dbi);
-	mdb_env_close(env);
-	if (r < 0)
-		return r;
-	vc_io_meta_committed(params->io, at.commits);
-	return vc_io_sync_dir(params->io, params->dir);
-}
-
-int vc_meta_open(const struct vc_meta_params *params, struct vc_meta **ret)
-{
-	struct meta_place at;
-	struct vc_meta *meta;
-	int r, dead;
-
-	r = meta_find(params, &at);
-	if (r == 0)
-		r = vc_meta_check_file(at.path);
-	if (r == 0)
-		r = vc_meta_new(params->io, at.commits, at.path, &meta);
-	if (r < 0)
-		return r;
-	meta->read_only = params->read_only;
-	r = vc_meta_env_open(at.open, at.flags, params->map_size, &meta->env);
-	if (r == 0)
-		r = vc_meta_env_databases(at.path, meta->env, false, meta->dbi);
-	if (r == 0 && !params->file) {
-		r = mdb_reader_check(meta->env, &dead); /* slots of processes that died would pin old pages */
-		if (r)
-			r = vc_meta_failed(at.path, "check readers", r);
-	}
-	if (r < 0) {
-		vc_meta_close(meta);
-		return r;
-	}
-	*ret = meta;
-	return 0;
-}
-
-void vc_meta_close(struct vc_meta *meta)
-{
-	struct vc_meta_txn *txn;
-
-	if (!meta)
-		return;
-	while ((txn = meta->idle)) {
-		meta->idle = txn->next;
-		mdb_txn_abort(txn->txn);
-		free(txn);
-	}
-	if (meta->env)
-		mdb_env_close(meta->env);
-	vc_mutex_fini(&meta->pool_lock);
-	vc_mutex_fini(&meta->write_lock);
-	free(meta->path);
-	free(meta->dir);
-	free(meta);
 }
 
 /* ---- transactions ---- */
@@ -316,47 +239,84 @@ static void pool_give(struct vc_meta_txn *txn)
 	vc_mutex_unlock(&meta->pool_lock);
 }
 
+/* A transaction that LMDB cannot end stays as it is: nothing of it is in the file. */
+static void txn_drop(struct vc_meta_txn *txn)
+{
+	struct call c = { .txn = txn->txn };
+
+	if (vc_meta_guard(txn->meta, "end a transaction", call_abort, &c) == META_GONE && txn->write)
+		txn->meta->writer_lost = true;
+	free(txn);
+}
+
 int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret)
 {
 	struct vc_meta_txn *txn = pool_take(meta);
+	struct call c = { .meta = meta, .flags = MDB_RDONLY };
 	int rc;
 
 	if (txn) {
-		rc = mdb_txn_renew(txn->txn);
+		c.txn = txn->txn;
+		rc = vc_meta_guard(meta, "begin to read", call_renew, &c);
 	} else {
 		txn = calloc(1, sizeof(*txn));
 		if (!txn)
 			return -ENOMEM;
 		txn->meta = meta;
-		rc = mdb_txn_begin(meta->env, NULL, MDB_RDONLY, &txn->txn);
+		rc = vc_meta_guard(meta, "begin to read", call_begin, &c);
+		txn->txn = c.txn;
 	}
 	if (rc) {
 		if (txn->txn)
-			mdb_txn_abort(txn->txn);
-		free(txn);
+			txn_drop(txn);
+		else
+			free(txn);
 		return vc_meta_failed(meta->path, "begin to read", rc);
 	}
 	*ret = txn;
 	return 0;
 }
 
+/* LMDB would go on with zeros where a truncated file is extended again. */
+static bool write_file_is_whole(struct vc_meta *meta)
+{
+	mdb_filehandle_t fd;
+	struct stat st;
+
+	if (mdb_env_get_fd(meta->env, &fd) || fstat(fd, &st) < 0)
+		return true;
+	if ((uint64_t)st.st_size < meta->file_size) {
+		vc_meta_break(meta, "the file became shorter");
+		return false;
+	}
+	meta->file_size = (uint64_t)st.st_size;
+	return true;
+}
+
 static int write_begin_locked(struct vc_meta *meta, struct vc_meta_txn **ret)
 {
+	struct call c = { .meta = meta };
 	struct vc_meta_txn *txn;
 	int rc;
 
 	if (meta->read_only || atomic_load(&meta->failed))
 		return -EROFS;
+	if (!write_file_is_whole(meta))
+		return -EIO;
 	txn = calloc(1, sizeof(*txn));
 	if (!txn)
 		return -ENOMEM;
 	txn->meta = meta;
 	txn->write = true;
-	rc = mdb_txn_begin(meta->env, NULL, 0, &txn->txn);
+	txn->rows_known = meta->rows_known;
+	txn->rows_count = meta->rows_count;
+	txn->rows_sum = meta->rows_sum;
+	rc = vc_meta_guard(meta, "begin to write", call_begin, &c);
 	if (rc) {
 		free(txn);
 		return vc_meta_failed(meta->path, "begin to write", rc);
 	}
+	txn->txn = c.txn;
 	*ret = txn;
 	return 0;
 }
@@ -374,32 +334,64 @@ VC_NO_ANALYSIS int vc_meta_write_begin(struct vc_meta *meta, struct vc_meta_txn 
 
 VC_NO_ANALYSIS void vc_meta_end(struct vc_meta_txn *txn)
 {
+	struct vc_meta *meta;
+	struct call c;
+
 	if (!txn)
 		return;
-	if (!txn->write) {
-		mdb_txn_reset(txn->txn);
-		pool_give(txn);
+	meta = txn->meta;
+	if (txn->write) {
+		txn_drop(txn);
+		vc_mutex_unlock(&meta->write_lock);
 		return;
 	}
-	mdb_txn_abort(txn->txn);
-	vc_mutex_unlock(&txn->meta->write_lock);
-	free(txn);
+	c = (struct call){ .txn = txn->txn };
+	if (vc_meta_guard(meta, "end a transaction", call_reset, &c) == META_GONE)
+		free(txn);
+	else
+		pool_give(txn);
+}
+
+/* What the catalog holds after this transaction, in the same transaction. */
+static int commit_rows(struct vc_meta_txn *txn)
+{
+	struct meta_disk_rows rows = { .count = vc_le64_of(txn->rows_count), .sum = vc_le64_of(txn->rows_sum) };
+	struct call c = { .txn = txn->txn, .dbi = txn->meta->main, .key = { strlen(META_ROWS_KEY), (void *)(uintptr_t)META_ROWS_KEY },
+			  .value = { sizeof(rows), &rows } };
+
+	if (!txn->rows_known)
+		return 0;
+	rows.txn = vc_le64_of(mdb_txn_id(txn->txn));
+	rows.check = vc_le64_of(vc_sum64(&rows, offsetof(struct meta_disk_rows, check), 0));
+	return vc_meta_guard(txn->meta, "write the sum of rows", call_put, &c);
 }
 
 VC_NO_ANALYSIS int vc_meta_commit(struct vc_meta_txn *txn)
 {
 	struct vc_meta *meta = txn->meta;
+	struct call c = { .txn = txn->txn };
 	int rc;
 
 	if (!txn->write) {
 		vc_meta_end(txn);
 		return -EINVAL;
 	}
-	rc = mdb_txn_commit(txn->txn);
-	if (rc)
+	rc = write_file_is_whole(meta) ? commit_rows(txn) : META_GONE;
+	if (rc) {
 		atomic_store(&meta->failed, true);
-	else
+		vc_meta_end(txn);
+		return vc_meta_failed(meta->path, "commit", rc);
+	}
+	rc = vc_meta_guard(meta, "commit", call_commit, &c);
+	if (rc) {
+		atomic_store(&meta->failed, true);
+		meta->writer_lost = rc == META_GONE;
+	} else {
+		meta->rows_known = txn->rows_known;
+		meta->rows_count = txn->rows_count;
+		meta->rows_sum = txn->rows_sum;
 		vc_io_meta_committed(meta->io, meta->dir);
+	}
 	vc_mutex_unlock(&meta->write_lock);
 	free(txn);
 	return rc ? vc_meta_failed(meta->path, "commit", rc) : 0;
@@ -410,19 +402,34 @@ VC_NO_ANALYSIS int vc_meta_commit(struct vc_meta_txn *txn)
 int vc_meta_get(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len, const void **ret_value,
 		size_t *ret_len)
 {
-	MDB_val k = { key_len, (void *)(uintptr_t)key }, v;
-	int r;
+	struct call c = { .txn = txn->txn, .dbi = txn->meta->dbi[db], .key = { key_len, (void *)(uintptr_t)key }, .value_copy = txn->value };
+	int r = vc_meta_guard(txn->meta, "read", call_get, &c);
 
-	r = mdb_get(txn->txn, txn->meta->dbi[db], &k, &v);
 	if (r == MDB_NOTFOUND)
 		return -ENOENT;
 	if (r)
-		return key_failed(txn->meta, "read", db, &k, r);
-	r = value_open(txn->meta, db, &k, &v);
+		return key_failed(txn->meta, "read", db, &c.key, r);
+	r = value_open(txn->meta, db, &c.key, &c.value);
 	if (r < 0)
 		return r;
-	*ret_value = v.mv_data;
-	*ret_len = v.mv_size;
+	*ret_value = c.value.mv_data;
+	*ret_len = c.value.mv_size;
+	return 0;
+}
+
+/* The row under `key` is about to go. One whose checksum is wrong leaves us without knowledge of what the others make together. */
+static int rows_remove(struct vc_meta_txn *txn, const MDB_val *key)
+{
+	struct call c = { .txn = txn->txn, .dbi = txn->meta->dbi[VC_DB_CAT], .key = *key, .value_copy = txn->value };
+	int rc = txn->rows_known ? vc_meta_guard(txn->meta, "read", call_get, &c) : MDB_NOTFOUND;
+	vc_le64 sum;
+
+	if (rc)
+		return rc == MDB_NOTFOUND ? 0 : rc;
+	txn->rows_known = vc_meta_value_ok(VC_DB_CAT, key->mv_data, key->mv_size, c.value.mv_data, c.value.mv_size);
+	memcpy(&sum, c.value.mv_data, sizeof(sum));
+	txn->rows_count--;
+	txn->rows_sum -= vc_le64_get(sum);
 	return 0;
 }
 
@@ -430,20 +437,31 @@ static int meta_put(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key
 		    size_t len, unsigned flags)
 {
 	uint8_t buf[META_SUM_SIZE + META_VALUE_MAX];
-	MDB_val k = { key_len, (void *)(uintptr_t)key }, v = { META_SUM_SIZE + len, buf };
+	struct call c = { .txn = txn->txn, .dbi = txn->meta->dbi[db], .key = { key_len, (void *)(uintptr_t)key },
+			  .value = { META_SUM_SIZE + len, buf }, .flags = flags };
+	uint64_t number;
 	vc_le64 sum;
-	int rc;
+	int rc = 0;
 
 	if (!txn->write || len > META_VALUE_MAX || key_len == 0 || key_len > META_KEY_MAX)
 		return -EINVAL;
-	sum = vc_le64_of(value_sum(db, key, key_len, value, len));
+	number = value_sum(db, key, key_len, value, len);
+	sum = vc_le64_of(number);
 	memcpy(buf, &sum, sizeof(sum));
 	if (len)
 		memcpy(buf + META_SUM_SIZE, value, len);
-	rc = mdb_put(txn->txn, txn->meta->dbi[db], &k, &v, flags);
-	if (rc == MDB_KEYEXIST && flags & MDB_APPEND)
-		rc = mdb_put(txn->txn, txn->meta->dbi[db], &k, &v, 0);
-	return rc ? key_failed(txn->meta, "write", db, &k, rc) : 0;
+	if (db == VC_DB_CAT) {
+		rc = rows_remove(txn, &c.key);
+		txn->rows_count++;
+		txn->rows_sum += number;
+	}
+	if (rc == 0)
+		rc = vc_meta_guard(txn->meta, "write", call_put, &c);
+	if (rc == MDB_KEYEXIST && flags & MDB_APPEND) {
+		c.flags = 0;
+		rc = vc_meta_guard(txn->meta, "write", call_put, &c);
+	}
+	return rc ? key_failed(txn->meta, "write", db, &c.key, rc) : 0;
 }
 
 int vc_meta_put(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len, const void *value, size_t len)
@@ -453,34 +471,39 @@ int vc_meta_put(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, si
 
 int vc_meta_del(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len)
 {
-	MDB_val k = { key_len, (void *)(uintptr_t)key };
-	int rc;
+	struct call c = { .txn = txn->txn, .dbi = txn->meta->dbi[db], .key = { key_len, (void *)(uintptr_t)key } };
+	int rc = 0;
 
 	if (!txn->write)
 		return -EINVAL;
-	rc = mdb_del(txn->txn, txn->meta->dbi[db], &k, NULL);
+	if (db == VC_DB_CAT)
+		rc = rows_remove(txn, &c.key);
+	if (rc == 0)
+		rc = vc_meta_guard(txn->meta, "delete", call_del, &c);
 	if (rc == MDB_NOTFOUND)
 		return -ENOENT;
-	return rc ? key_failed(txn->meta, "delete", db, &k, rc) : 0;
+	return rc ? key_failed(txn->meta, "delete", db, &c.key, rc) : 0;
 }
 
 static int scan_cursor(struct vc_meta *meta, MDB_cursor *cursor, enum vc_meta_db db, const MDB_val *prefix,
 		       const MDB_val *from,
 		       int (*fn)(void *ctx, const void *key, size_t key_len, const void *value, size_t len), void *ctx)
 {
-	MDB_val k = *from, v;
+	uint8_t key[META_KEY_MAX], value[META_SUM_SIZE + META_VALUE_MAX];
+	struct call c = { .cursor = cursor, .key = *from, .op = from->mv_size ? MDB_SET_RANGE : MDB_FIRST,
+			  .key_copy = key, .value_copy = value };
 	int r;
 
-	for (r = mdb_cursor_get(cursor, &k, &v, k.mv_size ? MDB_SET_RANGE : MDB_FIRST); r == 0;
-	     r = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
-		if (k.mv_size < prefix->mv_size || memcmp(k.mv_data, prefix->mv_data, prefix->mv_size) != 0)
+	for (r = vc_meta_guard(meta, "scan", call_cursor_get, &c); r == 0; r = vc_meta_guard(meta, "scan", call_cursor_get, &c)) {
+		if (c.key.mv_size < prefix->mv_size || memcmp(c.key.mv_data, prefix->mv_data, prefix->mv_size) != 0)
 			return 0;
-		r = value_open(meta, db, &k, &v);
+		r = value_open(meta, db, &c.key, &c.value);
 		if (r < 0)
 			return r;
-		r = fn(ctx, k.mv_data, k.mv_size, v.mv_data, v.mv_size);
+		r = fn(ctx, c.key.mv_data, c.key.mv_size, c.value.mv_data, c.value.mv_size);
 		if (r)
 			return r;
+		c.op = MDB_NEXT;
 	}
 	return r == MDB_NOTFOUND ? 0 : key_failed(meta, "scan from", db, from, r);
 }
@@ -490,18 +513,18 @@ int vc_meta_scan(struct vc_meta_txn *txn, enum vc_meta_db db, const void *prefix
 		 void *ctx)
 {
 	MDB_val first = { prefix_len, (void *)(uintptr_t)(prefix_len ? prefix : "") }, start = first;
-	MDB_cursor *cursor;
+	struct call c = { .txn = txn->txn, .dbi = txn->meta->dbi[db] };
 	int r;
 
 	if (from_len) {
 		start.mv_size = from_len;
 		start.mv_data = (void *)(uintptr_t)from;
 	}
-	r = mdb_cursor_open(txn->txn, txn->meta->dbi[db], &cursor);
+	r = vc_meta_guard(txn->meta, "scan", call_cursor_open, &c);
 	if (r)
 		return vc_meta_failed(txn->meta->path, "scan", r);
-	r = scan_cursor(txn->meta, cursor, db, &first, &start, fn, ctx);
-	mdb_cursor_close(cursor);
+	r = scan_cursor(txn->meta, c.cursor, db, &first, &start, fn, ctx);
+	mdb_cursor_close(c.cursor);
 	return r;
 }
 
@@ -531,6 +554,11 @@ int vc_meta_node_del(struct vc_meta_txn *txn, uint64_t id)
 
 /* ---- figures ---- */
 
+struct figures {
+	struct vc_meta_txn *txn;
+	struct vc_meta_stats *ret;
+};
+
 static int free_pages(MDB_txn *txn, uint64_t *ret)
 {
 	MDB_cursor *cursor;
@@ -553,9 +581,10 @@ static int free_pages(MDB_txn *txn, uint64_t *ret)
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int txn_stats(struct vc_meta_txn *txn, struct vc_meta_stats *ret)
+static int call_figures(void *ctx)
 {
-	struct vc_meta *meta = txn->meta;
+	struct figures *f = ctx;
+	struct vc_meta *meta = f->txn->meta;
 	MDB_stat node, cat;
 	MDB_envinfo info;
 	uint64_t nfree = 0;
@@ -563,14 +592,14 @@ static int txn_stats(struct vc_meta_txn *txn, struct vc_meta_stats *ret)
 
 	rc = mdb_env_info(meta->env, &info);
 	if (!rc)
-		rc = mdb_stat(txn->txn, meta->dbi[VC_DB_NODE], &node);
+		rc = mdb_stat(f->txn->txn, meta->dbi[VC_DB_NODE], &node);
 	if (!rc)
-		rc = mdb_stat(txn->txn, meta->dbi[VC_DB_CAT], &cat);
+		rc = mdb_stat(f->txn->txn, meta->dbi[VC_DB_CAT], &cat);
 	if (!rc)
-		rc = free_pages(txn->txn, &nfree);
+		rc = free_pages(f->txn->txn, &nfree);
 	if (rc)
-		return vc_meta_failed(meta->path, "figures", rc);
-	*ret = (struct vc_meta_stats){
+		return rc;
+	*f->ret = (struct vc_meta_stats){
 		.file_bytes = ((uint64_t)info.me_last_pgno + 1) * node.ms_psize,
 		.free_bytes = nfree * node.ms_psize,
 		.nodes = node.ms_entries,
@@ -581,13 +610,12 @@ static int txn_stats(struct vc_meta_txn *txn, struct vc_meta_stats *ret)
 
 int vc_meta_stats(struct vc_meta *meta, struct vc_meta_stats *ret)
 {
-	struct vc_meta_txn *txn;
-	int r;
+	struct figures f = { .ret = ret };
+	int r = vc_meta_read_begin(meta, &f.txn);
 
-	r = vc_meta_read_begin(meta, &txn);
 	if (r < 0)
 		return r;
-	r = txn_stats(txn, ret);
-	vc_meta_end(txn);
-	return r;
+	r = vc_meta_guard(meta, "figures", call_figures, &f);
+	vc_meta_end(f.txn);
+	return r ? vc_meta_failed(meta->path, "figures", r) : 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * meta: ordered key-value store with atomic commits, over LMDB. Only meta.c and meta_backup.c know lmdb.h.
+ * meta: ordered key-value store with atomic commits, over LMDB. Only the files of this store (meta*.c) know lmdb.h.
  *
  * Two databases, "node" (map nodes) and "cat" (catalog rows and pool state). Every value is stored with an
  * 8-byte checksum over database, key and value, verified on every read (I8): LMDB checks nothing itself.
@@ -32,6 +32,7 @@ struct vc_meta_params {
 	const char *file;
 	uint64_t map_size;    /* address space; 0: 1 TiB */
 	bool read_only;
+	bool examine;         /* for check and repair: open although rows fail their checksums, which is said */
 };
 
 struct vc_meta_stats {
@@ -43,11 +44,20 @@ struct vc_meta_stats {
 /** Make an empty LMDB in `dir` (which exists and is empty) and sync it and the directory. Returns 0 or -errno. */
 int vc_meta_create(const struct vc_meta_params *params) VC_MUST_CHECK;
 /**
- * Open. Before LMDB maps it, the file is checked to be a whole number of pages, at least as long as its meta pages
- * claim, with a meta page magic and version: otherwise -EUCLEAN and a message. Returns 0, -ENOENT, -EUCLEAN, -errno.
+ * Open. Before LMDB follows any page, all of them are looked at (meta_check.h, meta_walk.h) and every row's checksum is verified, so that
+ * no name, attribute or image is missing without a word: otherwise -EUCLEAN or -EBADMSG and a message. Returns 0, -ENOENT, -EUCLEAN,
+ * -EBADMSG, -errno.
  */
 int vc_meta_open(const struct vc_meta_params *params, struct vc_meta **ret) VC_MUST_CHECK;
 void vc_meta_close(struct vc_meta *meta);
+/** Opened with `examine`, and a row's checksum was wrong or the rows were not those written last. */
+bool vc_meta_doubtful(const struct vc_meta *meta);
+
+/**
+ * True once LMDB's file failed under us: a page of it is gone (truncated), cannot be read, or broke LMDB's own rules. Said once. Every call
+ * but vc_meta_end and vc_meta_close fails with -EIO from then on, -EROFS for writers; the process goes on. Cheap.
+ */
+bool vc_meta_broken(const struct vc_meta *meta);
 
 /** Begin a short read-only view of the last commit. Returns 0 or -errno. End with vc_meta_end. */
 int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret) VC_MUST_CHECK;
@@ -58,7 +68,7 @@ void vc_meta_end(struct vc_meta_txn *txn);
 /** Commit with LMDB's own sync. The transaction is gone whatever the result. After a failure: -EROFS for every later write. */
 int vc_meta_commit(struct vc_meta_txn *txn) VC_MUST_CHECK;
 
-/** *ret_value points into LMDB, valid until the transaction ends (for a write transaction: until its next change). 0, -ENOENT, -EBADMSG, ... */
+/** *ret_value is a verified copy, valid until the next call on the transaction. 0, -ENOENT, -EBADMSG, ... */
 int vc_meta_get(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len, const void **ret_value,
 		size_t *ret_len) VC_MUST_CHECK;
 /** Put or replace. Values up to 4,072 bytes; keys 1 to 264. */
@@ -69,7 +79,7 @@ int vc_meta_del(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, si
 
 /**
  * Call fn for every pair whose key starts with `prefix`, from the first key >= `from` (NULL: the prefix), in key order,
- * until it returns non-zero, which is returned. fn must not change the transaction. Bad values: fn is not called, -EBADMSG.
+ * until it returns non-zero, which is returned. fn must not change the transaction; key and value are copies, valid while it runs. Bad values: fn is not called, -EBADMSG.
  */
 int vc_meta_scan(struct vc_meta_txn *txn, enum vc_meta_db db, const void *prefix, size_t prefix_len, const void *from,
 		 size_t from_len, int (*fn)(void *ctx, const void *key, size_t key_len, const void *value, size_t len),

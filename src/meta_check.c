@@ -11,8 +11,7 @@
  * every one of them; otherwise the file was truncated. Bytes beyond the last whole page are the rest of a write that
  * did not finish and are ignored.
  *
- * The layout is that of LMDB 0.9 on a 64-bit machine with the byte order of this one. Page numbers within pages need no
- * check: LMDB itself compares them with the last page.
+ * What the pages hold is looked at afterwards, by meta_walk.
  */
 #include "config.h"
 #include "meta_check.h"
@@ -24,52 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "meta_page.h"
 #include "msg.h"
-
-#define LMDB_MAGIC 0xbeefc0deu
-#define LMDB_VERSION 1u
-#define LMDB_PAGE_MIN 512u
-#define LMDB_PAGE_MAX 65536u
-#define LMDB_NO_PAGE UINT64_MAX
-#define LMDB_DEPTH_MAX 32u
-
-enum lmdb_page_flags { LMDB_BRANCH = 0x01, LMDB_LEAF = 0x02, LMDB_OVERFLOW = 0x04, LMDB_META = 0x08 };
-
-#define LMDB_NODE_BIG 0x01 /* the value lies on overflow pages */
-
-struct lmdb_page {
-	uint64_t number;
-	uint16_t pad;
-	uint16_t flags;
-	uint16_t lower; /* end of the table of node offsets; for overflow pages the low half of their count */
-	uint16_t upper;
-};
-
-struct lmdb_tree {
-	uint32_t pad; /* of the free list: the page size */
-	uint16_t flags;
-	uint16_t depth;
-	uint64_t branch_pages, leaf_pages, overflow_pages, entries, root;
-};
-
-struct lmdb_meta {
-	struct lmdb_page page;
-	uint32_t magic, version;
-	uint64_t address, map_size;
-	struct lmdb_tree free_list, main;
-	uint64_t last_page, txn;
-};
-
-struct lmdb_node {
-	uint16_t lo, hi; /* leaf: low and high half of the value's length; branch: low 32 bits of the child */
-	uint16_t flags;  /* branch: high 16 bits of the child */
-	uint16_t key_len;
-};
-
-_Static_assert(sizeof(size_t) == 8, "the LMDB file format is that of a 64-bit machine");
-_Static_assert(sizeof(struct lmdb_page) == 16 && sizeof(struct lmdb_node) == 8, "LMDB headers");
-_Static_assert(offsetof(struct lmdb_meta, free_list) == 40, "LMDB meta page");
-_Static_assert(offsetof(struct lmdb_meta, last_page) == 136 && sizeof(struct lmdb_meta) == 152, "LMDB meta page");
 
 struct meta_file {
 	const char *path;
@@ -113,7 +68,7 @@ static bool tree_ok(const struct lmdb_tree *tree, uint64_t last_page)
 {
 	if (tree->root == LMDB_NO_PAGE)
 		return true;
-	return tree->root >= 2 && tree->root <= last_page && tree->depth <= LMDB_DEPTH_MAX;
+	return tree->root >= LMDB_FREE_BEGINS && tree->root <= last_page && tree->depth <= LMDB_DEPTH_MAX;
 }
 
 static bool meta_page_ok(const struct lmdb_meta *meta)
@@ -182,7 +137,7 @@ static int free_list_node(struct meta_file *file, const uint8_t *page, uint64_t 
 	if (at < sizeof(struct lmdb_page) || at + sizeof(node) > file->page_size)
 		return -EUCLEAN;
 	memcpy(&node, page + at, sizeof(node));
-	len = node.lo | (uint64_t)node.hi << 16;
+	len = lmdb_value_len(&node);
 	if (!(node.flags & LMDB_NODE_BIG))
 		return free_list_value(file, number * file->page_size + at + sizeof(node) + node.key_len, len);
 	if (at + sizeof(node) + node.key_len + sizeof(overflow) > file->page_size)
@@ -202,7 +157,7 @@ static int free_list_child(struct meta_file *file, const uint8_t *page, uint16_t
 	if (at < sizeof(struct lmdb_page) || at + sizeof(node) > file->page_size)
 		return -EUCLEAN;
 	memcpy(&node, page + at, sizeof(node));
-	return free_list_walk(file, node.lo | (uint64_t)node.hi << 16 | (uint64_t)node.flags << 32, depth + 1);
+	return free_list_walk(file, lmdb_child(&node), depth + 1);
 }
 
 static int free_list_page(struct meta_file *file, const uint8_t *page, uint64_t number, uint32_t depth)

@@ -41,6 +41,8 @@ void vc_pool_fail(struct vc_pool *pool, int error)
 	vc_mutex_unlock(&pool->lock);
 }
 
+uint64_t vc_pool_bad_chunks(const struct vc_pool *pool) { return pool->bad_chunks; }
+
 int vc_pool_writable(struct vc_pool *pool)
 {
 	return pool->options.read_only || atomic_load(&pool->failed) ? -EROFS : 0;
@@ -68,8 +70,11 @@ static void pool_check_space(struct vc_pool *pool)
 
 int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len)
 {
-	int r = vc_pool_writable(pool);
+	int r;
 
+	if (vc_meta_broken(pool->meta))
+		vc_pool_fail(pool, -EIO);
+	r = vc_pool_writable(pool);
 	if (r < 0)
 		return r;
 	if (class == VC_LOG_DATA) {

@@ -28,6 +28,7 @@ struct vc_pool_options {
 	const char *log_dir;       /* where the log lives; default POOL/log */
 	uint32_t destage_ms;       /* a change is destaged at the latest after this time; default 5000; ~0: only on demand or for space */
 	bool read_only;            /* nothing on disk is changed; what the log holds is replayed in memory */
+	bool verify;               /* also read the chunks that the log names, see vc_pool_bad_chunks */
 	bool real_blocks;          /* st_blocks tells what the image references instead of its size */
 	uint64_t journal_bytes;    /* the destage journal is this large before a backup of LMDB covers it; default 64 MiB */
 	const char *meta_file;     /* another file in POOL/meta than data.mdb (see meta.h); with read_only */
@@ -69,6 +70,9 @@ int vc_pool_create(struct vc_io *io, const char *dir, const struct vc_pool_geome
 /** Returns 0; -EBUSY (another process has it), -EUCLEAN/-EBADMSG/-ENOTSUP (damaged, foreign, newer), -errno; with a message. */
 int vc_pool_open(struct vc_io *io, const char *dir, const struct vc_pool_options *options,
 		 struct vc_pool **ret) VC_MUST_CHECK;
+
+/** With `verify`: chunks named by durable records of the log that were found damaged; each was said. */
+uint64_t vc_pool_bad_chunks(const struct vc_pool *pool);
 
 /** Stop the threads, make everything acknowledged durable, close. No operation may be in progress. 0 or the first error. */
 int vc_pool_close(struct vc_pool *pool) VC_MUST_CHECK;

@@ -49,6 +49,7 @@ struct vc_task {
 struct vc_pool {
 	struct vc_io *io;
 	char *dir;
+	uint64_t bad_chunks;            /* fixed after recovery */
 	struct vc_disk_pool disk;
 	struct vc_pool_options options;
 	struct vc_file *lock_file;

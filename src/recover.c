@@ -45,8 +45,14 @@ static int recover_chunk(struct vc_pool *pool, const struct vc_disk_direct *item
 
 	if (!vc_le64_get(item->entry))
 		return 0;
-	if (!durable)
+	if (!durable || pool->options.verify)
 		r = vc_chunk_vouch(pool->chunks, item);
+	if (r == -EBADMSG && durable) {
+		vc_err("%s/chunk/%08llx.seg, offset %u: damaged, and named by the log", pool->dir,
+		       (unsigned long long)vc_entry_segno(vc_le64_get(item->entry)), vc_entry_offset(vc_le64_get(item->entry)));
+		pool->bad_chunks++;
+		r = 0;
+	}
 	if (r == 0 && !pool->options.read_only)
 		r = vc_chunk_adopt(pool->chunks, vc_le64_get(item->entry));
 	return !durable && (r == -EBADMSG || r == -ESTALE || r == -ENOENT) ? 1 : r;

@@ -173,7 +173,11 @@ static int resolve(struct vc_inode *inode, struct hold *h, uint64_t lba, uint64_
 	vc_mutex_unlock(&inode->lock);
 	if (hold_view(h, view) < 0 || r < 0)
 		return -ENOMEM;
-	return left ? resolve_view(vol_pool(inode), h, view, lba, n, slots) : resolve_bases(vol_pool(inode), h, n, slots);
+	r = left ? resolve_view(vol_pool(inode), h, view, lba, n, slots) : resolve_bases(vol_pool(inode), h, n, slots);
+	if (r < 0 && r != -ESTALE && r != -ENOMEM)
+		vc_err("image %llu, offset %llu: its map cannot be read", (unsigned long long)inode->ino,
+		       (unsigned long long)(lba * VC_BLOCK_SIZE));
+	return r;
 }
 
 /* ---- fetch ---- */
