@@ -61,6 +61,11 @@ struct vc_io_ops {
 	 * the path itself.
 	 */
 	const char *(*real_path)(struct vc_io *io, const char *path, char *buf, size_t len);
+	/*
+	 * May what is at `path` be trusted (io_vet.h)? What does not exist is fine. `follow`: a symbolic link at its end is. 0 or -errno.
+	 * Optional: without it everything may.
+	 */
+	int (*vet)(struct vc_io *io, const char *path, bool follow);
 };
 
 struct vc_io {
@@ -139,6 +144,10 @@ static inline void vc_io_meta_committed(struct vc_io *io, const char *path)
 {
 	if (io->ops->meta_committed)
 		io->ops->meta_committed(io, path);
+}
+static inline VC_MUST_CHECK int vc_io_vet(struct vc_io *io, const char *path, bool follow)
+{
+	return io->ops->vet ? io->ops->vet(io, path, follow) : 0;
 }
 /** Where LMDB finds what the engine calls `path` (POOL/meta or below, made with vc_io_mkdir). */
 static inline const char *vc_io_real_path(struct vc_io *io, const char *path, char *buf, size_t len)

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include "io_vet.h"
 #include "msg.h"
 
 struct posix_file {
@@ -54,7 +55,7 @@ static bool is_expected(int error)
 
 static int open_flags(int flags)
 {
-	int os = O_CLOEXEC | O_NOFOLLOW | (flags & VC_IO_WRITE ? O_RDWR : O_RDONLY);
+	int os = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (flags & VC_IO_WRITE ? O_RDWR : O_RDONLY);
 
 	if (flags & VC_IO_CREATE)
 		os |= O_CREAT;
@@ -75,6 +76,19 @@ static int open_retry(const char *path, int os_flags)
 	return fd < 0 ? -errno : fd;
 }
 
+/* The descriptor if what it leads to is a file that nobody else could have put there. */
+static int open_vetted(const char *path, int fd)
+{
+	struct stat st;
+	int r = fstat(fd, &st) < 0 ? path_failed(path, "stat", errno) : vc_io_vet_stat(path, &st);
+
+	if (r == 0 && !S_ISREG(st.st_mode))
+		r = path_failed(path, "open", EISDIR);
+	if (r < 0)
+		close(fd);
+	return r < 0 ? r : fd;
+}
+
 static int posix_open(struct vc_io *io, const char *path, int flags, struct vc_file **ret_file)
 {
 	size_t len = strlen(path) + 1;
@@ -90,6 +104,11 @@ static int posix_open(struct vc_io *io, const char *path, int flags, struct vc_f
 	if (fd < 0) {
 		free(pf);
 		return is_expected(-fd) ? fd : path_failed(path, "open", -fd);
+	}
+	fd = open_vetted(path, fd);
+	if (fd < 0) {
+		free(pf);
+		return fd;
 	}
 	pf->file.io = io;
 	pf->fd = fd;
@@ -314,6 +333,11 @@ static int posix_space(struct vc_io *io VC_UNUSED, const char *path, struct vc_i
 	return 0;
 }
 
+static int posix_vet(struct vc_io *io VC_UNUSED, const char *path, bool follow)
+{
+	return vc_io_vet_path(path, follow);
+}
+
 static const struct vc_io_ops posix_ops = {
 	.open = posix_open,
 	.close = posix_close,
@@ -331,6 +355,7 @@ static const struct vc_io_ops posix_ops = {
 	.list = posix_list,
 	.lock = posix_lock,
 	.space = posix_space,
+	.vet = posix_vet,
 };
 
 struct vc_io *vc_io_posix(void)

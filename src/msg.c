@@ -71,6 +71,18 @@ void vc_msg_set_level(enum vc_msg_level level)
 	atomic_store(&msg.level, (int)level);
 }
 
+/* A terminal obeys control characters, also those of two bytes. */
+static void msg_clean(char *line)
+{
+	int n;
+
+	for (; *line; line += VC_MAX(n, 1)) {
+		n = vc_utf8_printable(line);
+		if (n == 0)
+			*line = '?';
+	}
+}
+
 void vc_msg(enum vc_msg_level level, const char *fmt, ...)
 {
 	char line[LINE_MAX_BYTES + 1];
@@ -83,9 +95,7 @@ void vc_msg(enum vc_msg_level level, const char *fmt, ...)
 	if (vsnprintf(line, sizeof(line), fmt, args) < 0)
 		line[0] = '\0';
 	va_end(args);
-	for (unsigned char *p = (unsigned char *)line; *p; p++)
-		if (*p < 0x20 || *p == 0x7f)
-			*p = '?';
+	msg_clean(line);
 
 	vc_mutex_lock(&msg.lock);
 	if (msg.sink)

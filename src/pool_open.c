@@ -168,6 +168,8 @@ static int pool_open(struct vc_pool *pool)
 
 	if (r == 0)
 		r = pool_check_features(pool);
+	if (r == 0)
+		r = vc_io_vet(pool->io, pool->options.log_dir, true);
 	if (r == 0 && !pool->options.locked)
 		r = vc_super_lock(pool->io, pool->dir, &pool->lock_file);
 	if (r < 0)

@@ -176,6 +176,22 @@ static int super_sync_parent(struct vc_io *io, const char *dir)
 	return r;
 }
 
+/* Everything that is opened by name before anything else is known of the pool; the rest is in these directories. */
+static int super_vet(struct vc_io *io, const char *dir)
+{
+	static const char *const parts[] = { "pool", "lock", "log", "chunk", "journal", "backup", "meta", "meta/data.mdb",
+					     "meta/lock.mdb" };
+	int r = vc_io_vet(io, dir, true);
+
+	for (size_t i = 0; i < VC_ARRAY_LEN(parts) && r == 0; i++) {
+		char *path = super_path(dir, parts[i]);
+
+		r = path ? vc_io_vet(io, path, false) : -ENOMEM;
+		free(path);
+	}
+	return r;
+}
+
 int vc_pool_create(struct vc_io *io, const char *dir, const struct vc_pool_geometry *geometry)
 {
 	struct vc_disk_pool pool;
@@ -189,6 +205,8 @@ int vc_pool_create(struct vc_io *io, const char *dir, const struct vc_pool_geome
 	else if (r == -EEXIST)
 		r = super_check_empty(io, dir);
 	if (r == 0)
+		r = vc_io_vet(io, dir, true);
+	if (r == 0)
 		r = super_make_parts(io, dir, &pool);
 	if (r == 0)
 		r = super_write(io, dir, &pool);
@@ -201,8 +219,10 @@ int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret)
 	struct vc_file *file = NULL;
 	const char *why = "";
 	ssize_t n = 0;
-	int r = path ? vc_io_open(io, path, VC_IO_READ, &file) : -ENOMEM;
+	int r = path ? super_vet(io, dir) : -ENOMEM;
 
+	if (r == 0)
+		r = vc_io_open(io, path, VC_IO_READ, &file);
 	if (r == -ENOENT) {
 		vc_err("%s: no pool here (no file \"pool\"): wrong directory, or `vclone init` did not finish", dir);
 		free(path);

@@ -56,6 +56,31 @@ const char *vc_human_bytes(uint64_t bytes, char *buf, size_t len)
 	return buf;
 }
 
+int vc_utf8_printable(const char *s)
+{
+	const unsigned char *u = (const unsigned char *)s;
+	uint32_t c = u[0];
+	int n;
+
+	if (c < 0x80)
+		return c >= 0x20 && c != 0x7f;
+	n = c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+	if (n == 0)
+		return 0;
+	c &= 0x7fu >> n;
+	for (int i = 1; i < n; i++) {
+		if ((u[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (u[i] & 0x3f);
+	}
+	if (c < 0xa0 || (n == 3 && c < 0x800) || (n == 4 && c < 0x10000) || c > 0x10ffff)
+		return 0;
+	/* Surrogates, line separators and the characters that turn the direction of text. */
+	if ((c >= 0xd800 && c < 0xe000) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
+		return 0;
+	return n;
+}
+
 static int unit_shift(char c)
 {
 	switch (c) {

@@ -83,6 +83,9 @@ uint64_t vc_mono_ns(void);
 /** Write "1.5 GiB"-like text for `bytes` into `buf` (at least 16 bytes); returns buf. */
 const char *vc_human_bytes(uint64_t bytes, char *buf, size_t len);
 
+/** Bytes of the printable character at s: 1 to 4; 0: a control character (C0, DEL, C1, text direction) or not UTF-8. */
+int vc_utf8_printable(const char *s);
+
 /**
  * Parse "64M", "1G", "4096" (suffix K M G T, powers of 1024) into *ret_bytes.
  * Returns 0, or -EINVAL (not a size), or -ERANGE (does not fit).

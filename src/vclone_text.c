@@ -3,43 +3,17 @@
  * vclone_text: names, sizes and JSON on standard output.
  *
  * A file name is any bytes: printed raw it could move the cursor, forge a line or break a JSON text. Everything
- * that came from a name passes through utf8_length here.
+ * that came from a name passes through vc_utf8_printable here.
  */
 #include "config.h"
 #include "vclone_impl.h"
 
 #include <stdarg.h>
 
-/** Bytes of the printable character at s: 1 to 4; 0: a control character or not UTF-8 (shortest form, no surrogates). */
-static int utf8_length(const char *s)
-{
-	const unsigned char *u = (const unsigned char *)s;
-	uint32_t c = u[0];
-	int n;
-
-	if (c < 0x80)
-		return c >= 0x20 && c != 0x7f;
-	n = c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
-	if (n == 0)
-		return 0;
-	c &= 0x7fu >> n;
-	for (int i = 1; i < n; i++) {
-		if ((u[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (u[i] & 0x3f);
-	}
-	if (c < 0xa0 || (n == 3 && c < 0x800) || (n == 4 && c < 0x10000) || c > 0x10ffff)
-		return 0;
-	/* Surrogates, line separators and the characters that turn the direction of text. */
-	if ((c >= 0xd800 && c < 0xe000) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
-		return 0;
-	return n;
-}
-
 void vc_cli_put_name(FILE *out, const char *name)
 {
 	while (*name) {
-		int n = utf8_length(name);
+		int n = vc_utf8_printable(name);
 
 		if (n == 0 || *name == '\\') {
 			fprintf(out, "\\%03o", (unsigned char)*name);
@@ -88,7 +62,7 @@ void vc_json_begin(struct vc_json *j, FILE *out)
 static int json_char(FILE *out, const char *s)
 {
 	unsigned char c = (unsigned char)*s;
-	int n = utf8_length(s);
+	int n = vc_utf8_printable(s);
 
 	if (c == '"' || c == '\\')
 		fprintf(out, "\\%c", c);

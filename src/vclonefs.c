@@ -24,6 +24,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "io_vet.h"
 #include "msg.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -60,13 +61,24 @@ static const char usage_text[] =
 
 /* ---- arguments ---- */
 
+/** By what the directories are, not by their names: a bind mount gives one several. */
 static bool path_is_inside(const char *path, const char *dir)
 {
-	size_t len = strlen(dir);
+	char at[PATH_MAX];
+	struct stat want, st;
+	char *slash;
 
-	if (strcmp(dir, "/") == 0)
-		return true;
-	return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
+	if (stat(dir, &want) < 0)
+		return false;
+	snprintf(at, sizeof(at), "%s", path);
+	for (;;) {
+		if (stat(at, &st) == 0 && st.st_dev == want.st_dev && st.st_ino == want.st_ino)
+			return true;
+		slash = strrchr(at, '/');
+		if (!slash || !slash[1])
+			return false;
+		slash[slash == at] = '\0';
+	}
 }
 
 static int args_directory(const char *given, char *ret)
@@ -98,6 +110,7 @@ static int args_check_paths(const struct mount_args *a)
 				files[i]);
 			return -EINVAL;
 		}
+		vc_io_vet_above(files[i]);
 	}
 	return 0;
 }
