@@ -180,6 +180,8 @@ static int catalog_load_image(struct vc_catalog *cat, struct vc_meta_txn *txn, s
 		r = -EUCLEAN;
 	if (r == 0)
 		memcpy(&image, value, sizeof(image));
+	if (r == -ENOENT && inode->f.size)
+		r = -EUCLEAN; /* what it held is not known: it must not read as zeros */
 	if (r < 0 && r != -ENOENT)
 		return r;
 	if (vc_le64_get(image.root) > VC_NODE_ID_MAX || vc_le32_get(image.height) > VC_HEIGHT_MAX ||

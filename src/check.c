@@ -64,7 +64,7 @@ static int check_collect_segment(void *ctx, const struct vc_chunk_segment_info *
 	return 0;
 }
 
-static int check_open(struct check *c)
+int check_open(struct check *c)
 {
 	char *meta_dir = NULL, *chunk_dir = NULL;
 	struct vc_meta_params meta = { .io = c->io, .file = c->o->meta_file, .read_only = true, .examine = true };
@@ -122,6 +122,10 @@ static void check_counters(struct check *c)
 		check_found(c, "the next node id, %llu, is in use already", (unsigned long long)vc_le64_get(c->state.next_node));
 	if (vc_le64_get(c->state.next_tag) <= c->highest_tag)
 		check_found(c, "the next owner tag, %llu, is in use already", (unsigned long long)vc_le64_get(c->state.next_tag));
+	if (vc_le64_get(c->state.next_content) <= c->highest_content)
+		check_found(c, "the next content name, %llu, is in use already", (unsigned long long)vc_le64_get(c->state.next_content));
+	if (vc_le64_get(c->state.next_segno) <= c->highest_segno)
+		check_found(c, "the next segment number, %llu, is in use already", (unsigned long long)vc_le64_get(c->state.next_segno));
 	if (vc_le64_get(c->state.images) != c->image_rows)
 		check_found(c, "%llu images are counted, %llu exist", (unsigned long long)vc_le64_get(c->state.images),
 			    (unsigned long long)c->image_rows);
@@ -146,11 +150,35 @@ static int check_log(struct check *c)
 	return vc_pool_close(pool);
 }
 
-static void check_close(struct check *c)
+int check_look(struct check *c)
+{
+	int r = check_state(c);
+
+	if (r == 0)
+		r = check_rows(c);
+	if (r == 0)
+		r = check_names(c);
+	if (r == 0)
+		r = check_maps(c);
+	if (r == 0)
+		check_counters(c);
+	return r;
+}
+
+void check_close(struct check *c)
 {
 	vc_meta_end(c->txn);
 	vc_chunk_close(c->chunks);
 	vc_meta_close(c->meta);
+	c->txn = NULL;
+	c->chunks = NULL;
+	c->meta = NULL;
+}
+
+void check_free(struct check *c)
+{
+	for (size_t i = 0; i < c->nnames; i++)
+		free(c->names[i].name);
 	free(c->inodes);
 	free(c->names);
 	free(c->nodes);
@@ -166,18 +194,11 @@ int vc_check_pool(struct vc_io *io, const char *dir, const struct vc_check_optio
 	memset(ret, 0, sizeof(*ret));
 	r = check_open(&c);
 	if (r == 0)
-		r = check_state(&c);
-	if (r == 0)
-		r = check_rows(&c);
-	if (r == 0)
-		r = check_names(&c);
-	if (r == 0)
-		r = check_maps(&c);
-	if (r == 0)
-		check_counters(&c);
+		r = check_look(&c);
 	if (r == 0 && options->data)
 		r = check_data(&c);
 	check_close(&c);
+	check_free(&c);
 	if (r == 0 && options->log)
 		r = check_log(&c);
 	return r;

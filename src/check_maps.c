@@ -71,6 +71,7 @@ static int chunk_add(struct check *c, uint64_t entry, uint64_t ino, uint64_t lba
 	if (!chunk->entry) {
 		*chunk = (struct check_chunk){ .entry = vc_entry_chunk(entry), .ino = ino, .lba = lba };
 		c->nchunk_set++;
+		c->highest_segno = VC_MAX(c->highest_segno, vc_entry_segno(entry));
 		c->ret->chunk_bytes += vc_entry_stored_guess(entry);
 	}
 	chunk->last = VC_MAX(chunk->last, vc_entry_block(entry));
@@ -177,7 +178,7 @@ static int check_tree(struct check *c, uint64_t id, uint32_t level, uint64_t ino
 	return r;
 }
 
-static int check_image(struct check *c, const struct check_inode *i)
+static int check_image(struct check *c, struct check_inode *i)
 {
 	struct check_node tree;
 	int r;
@@ -187,6 +188,7 @@ static int check_image(struct check *c, const struct check_inode *i)
 	r = check_tree(c, i->root.id, i->root.height - 1, i->ino, 0, &tree);
 	if (r < 0)
 		return r;
+	i->end = tree.end;
 	c->ret->mapped_blocks += tree.mapped;
 	if (tree.end > VC_DIV_UP(i->f.size, (uint64_t)VC_BLOCK_SIZE))
 		check_found(c, "image %llu: block %llu is mapped, beyond its end at %llu bytes", ULL(i->ino), ULL(tree.end - 1), ULL(i->f.size));

@@ -9,19 +9,27 @@
 
 #define ULL(x) ((unsigned long long)(x))
 
-static int row_dirent(struct check *c, uint64_t parent, size_t name_len, const void *value, size_t len)
+static int row_dirent(struct check *c, uint64_t parent, const uint8_t *name, size_t name_len, const void *value, size_t len)
 {
+	struct check_inode *dir;
 	struct vc_disk_dirent d;
+	char *copy;
 
 	if (name_len == 0 || name_len > VC_NAME_MAX || len != sizeof(d)) {
 		check_found(c, "directory %llu: an entry of a wrong size", ULL(parent));
 		return 0;
 	}
 	memcpy(&d, value, sizeof(d));
-	if (vc_array_room(&c->names, c->nnames, &c->names_cap, sizeof(*c->names)) < 0)
+	dir = check_inode_get(c, parent);
+	copy = malloc(name_len);
+	if (!dir || !copy || vc_array_room(&c->names, c->nnames, &c->names_cap, sizeof(*c->names)) < 0) {
+		free(copy);
 		return -ENOMEM;
+	}
+	dir->has_names = true;
+	memcpy(copy, name, name_len);
 	c->names[c->nnames++] = (struct check_name){ .parent = parent, .ino = vc_le64_get(d.ino), .cookie = vc_le64_get(d.cookie),
-						     .type = vc_le32_get(d.type) };
+						     .type = vc_le32_get(d.type), .name_len = (uint8_t)name_len, .name = copy };
 	return 0;
 }
 
@@ -30,6 +38,7 @@ static void row_inode(struct check *c, struct check_inode *i, const void *value,
 	i->has_row = vc_row_to_inode(value, len, &i->f) == 0;
 	if (!i->has_row)
 		check_found(c, "inode %llu: its row makes no sense", ULL(i->ino));
+	c->highest_ino = VC_MAX(c->highest_ino, i->ino);
 	if (i->ino >= vc_le64_get(c->state.next_ino))
 		check_found(c, "inode %llu is not below the next number, %llu", ULL(i->ino), ULL(vc_le64_get(c->state.next_ino)));
 }
@@ -46,6 +55,8 @@ static void row_image(struct check *c, struct check_inode *i, const void *value,
 	i->has_image = true;
 	i->root = (struct vc_root){ vc_le64_get(d.root), vc_le32_get(d.height) };
 	i->tag = vc_le64_get(d.tag);
+	i->content = vc_le64_get(d.content);
+	c->highest_content = VC_MAX(c->highest_content, i->content);
 	c->highest_tag = VC_MAX(c->highest_tag, i->tag);
 	c->image_rows++;
 	if ((i->root.id == 0) != (i->root.height == 0) || i->root.height > VC_HEIGHT_MAX)
@@ -64,8 +75,12 @@ static int check_row(void *ctx, const void *key, size_t key_len, const void *val
 		check_found(c, "a row with a key of %zu bytes", key_len);
 		return 0;
 	}
+	if (vc_be64_at(k + 1) == 0) {
+		check_found(c, "a row of inode 0");
+		return 0;
+	}
 	if (k[0] == VC_ROW_DIRENT)
-		return row_dirent(c, vc_be64_at(k + 1), key_len - 9, value, len);
+		return row_dirent(c, vc_be64_at(k + 1), k + 9, key_len - 9, value, len);
 	i = check_inode_get(c, vc_be64_at(k + 1));
 	if (!i)
 		return -ENOMEM;
@@ -77,7 +92,9 @@ static int check_row(void *ctx, const void *key, size_t key_len, const void *val
 		i->has_target = true;
 	else if (k[0] == VC_ROW_ORPHAN)
 		i->has_orphan = true;
-	else if (k[0] != VC_ROW_XATTR && k[0] != VC_ROW_EXCLUSIVE)
+	else if (k[0] == VC_ROW_XATTR)
+		i->has_xattrs = true;
+	else if (k[0] != VC_ROW_EXCLUSIVE)
 		check_found(c, "a row of unknown kind %u", k[0]);
 	return 0;
 }
@@ -88,6 +105,7 @@ int check_rows(struct check *c)
 
 	if (r == -EBADMSG) {
 		check_found(c, "a catalog row is damaged (see the message before)");
+		c->incomplete = true;
 		r = 0;
 	}
 	return r;
@@ -104,8 +122,13 @@ static int name_compare(const void *a, const void *b)
 
 static int check_one_name(struct check *c, const struct check_name *n)
 {
-	struct check_inode *target = check_inode_get(c, n->ino), *dir;
+	struct check_inode *target, *dir;
 
+	if (n->ino == 0) {
+		check_found(c, "directory %llu: an entry for inode 0", ULL(n->parent));
+		return 0;
+	}
+	target = check_inode_get(c, n->ino);
 	if (!target || !check_inode_get(c, n->parent))
 		return -ENOMEM;
 	target = check_inode_get(c, n->ino); /* the table may have moved */
@@ -131,10 +154,9 @@ static int check_one_name(struct check *c, const struct check_name *n)
 	return 0;
 }
 
-/* Does the chain of parents end at the root? */
-static bool dir_is_rooted(struct check *c, const struct check_inode *i)
+bool check_is_rooted(struct check *c, const struct check_inode *dir)
 {
-	uint64_t at = i->ino;
+	uint64_t at = dir->ino;
 
 	for (size_t steps = 0; steps <= c->ninodes; steps++) {
 		const struct check_inode *p;
@@ -165,7 +187,7 @@ static void check_one_inode(struct check *c, const struct check_inode *i)
 		check_found(c, "inode %llu: %u links, and it is %s orphan", ULL(i->ino), i->f.nlink, i->has_orphan ? "an" : "no");
 	if (i->f.nlink && i->f.nlink != want)
 		check_found(c, "inode %llu: link count %u should be %u", ULL(i->ino), i->f.nlink, want);
-	if (S_ISDIR(type) && i->f.nlink && i->ino != VC_ROOT_INO && (i->links != 1 || !dir_is_rooted(c, i)))
+	if (S_ISDIR(type) && i->f.nlink && i->ino != VC_ROOT_INO && (i->links != 1 || !check_is_rooted(c, i)))
 		check_found(c, "directory %llu: %u entries lead to it", ULL(i->ino), i->links);
 	if (i->has_image != S_ISREG(type))
 		check_found(c, "inode %llu: %s image row", ULL(i->ino), i->has_image ? "is no image but has an" : "has no");

@@ -4,7 +4,10 @@
 #include "unit.h"
 
 #include <dirent.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 #include "books.h"
 #include "map.h"
 
@@ -120,6 +123,16 @@ uint64_t books_check(struct vc_io *io, const char *pool_dir, bool loud, struct v
 	ret = ret ? ret : &mine;
 	assert_int_equal(vc_check_pool(io, pool_dir, &o, ret), 0);
 	return ret->findings;
+}
+
+char *books_tmpdir(void)
+{
+	static const char memory[] = "/dev/shm";
+	struct statfs fs;
+
+	if (!getenv("VC_TEST_MEMORY") && statfs(memory, &fs) == 0 && fs.f_type == TMPFS_MAGIC && access(memory, W_OK) == 0)
+		assert(setenv("TMPDIR", memory, 1) == 0);
+	return vc_unit_tmpdir();
 }
 
 uint8_t *books_read_file(const char *path, size_t *ret_len)

@@ -29,6 +29,9 @@ bool books_same(const struct books *a, const struct books *b);
 /** Run a check, with data and log; every finding is printed when `loud`. The number of findings; fails the test when it cannot check. */
 uint64_t books_check(struct vc_io *io, const char *pool_dir, bool loud, struct vc_check_result *ret);
 
+/** As vc_unit_tmpdir, in memory if that can be: thousands of syncs take no time there. With VC_TEST_MEMORY set it is on disk. */
+char *books_tmpdir(void);
+
 /** Whole files, on the real file system. */
 uint8_t *books_read_file(const char *path, size_t *ret_len);
 void books_write_file(const char *path, const void *bytes, size_t len);

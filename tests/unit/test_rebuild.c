@@ -44,7 +44,7 @@ static void run_start(struct run *run, uint64_t seed, uint64_t journal_bytes)
 {
 	*run = (struct run){ .journal_bytes = journal_bytes, .destage_ms = seed % 2 ? ENGINE_DESTAGE_NEVER : 20, .rng = seed };
 	engine_geometry(&seed, &run->geometry);
-	run->dir = vc_unit_tmpdir();
+	run->dir = books_tmpdir();
 	assert_non_null(run->dir);
 	assert_true(asprintf(&run->pool_dir, "%s/pool", run->dir) > 0);
 	assert_true(asprintf(&run->data, "%s/meta/data.mdb", run->pool_dir) > 0);
