@@ -31,7 +31,6 @@
 #include "meta_impl.h"
 #include "msg.h"
 
-#define META_FREE_LIST_DBI 0 /* LMDB's own list of free pages: transaction -> count, page numbers */
 
 /** A guarded call and what it works on. */
 struct call {
@@ -163,14 +162,15 @@ static int call_commit(void *ctx) { return mdb_txn_commit(((struct call *)ctx)->
 /* A value too long to be ours is left to value_open, which refuses it by its length. */
 static void call_keep(struct call *c, const MDB_val *value)
 {
-	memcpy(c->value_copy, value->mv_data, VC_MIN(value->mv_size, (size_t)META_SUM_SIZE + META_VALUE_MAX));
+	if (value->mv_size)
+		memcpy(c->value_copy, value->mv_data, VC_MIN(value->mv_size, (size_t)META_SUM_SIZE + META_VALUE_MAX));
 	c->value = (MDB_val){ value->mv_size, c->value_copy };
 }
 
 static int call_get(void *ctx)
 {
 	struct call *c = ctx;
-	MDB_val value;
+	MDB_val value = { 0, NULL }; /* not set by LMDB for a node with flags that are not ours */
 	int rc = mdb_get(c->txn, c->dbi, &c->key, &value);
 
 	if (rc == 0)
@@ -202,7 +202,7 @@ static int call_cursor_open(void *ctx)
 static int call_cursor_get(void *ctx)
 {
 	struct call *c = ctx;
-	MDB_val key = c->key, value;
+	MDB_val key = c->key, value = { 0, NULL };
 	int rc = mdb_cursor_get(c->cursor, &key, &value, c->op);
 
 	if (rc)
@@ -244,8 +244,7 @@ static void txn_drop(struct vc_meta_txn *txn)
 {
 	struct call c = { .txn = txn->txn };
 
-	if (vc_meta_guard(txn->meta, "end a transaction", call_abort, &c) == META_GONE && txn->write)
-		txn->meta->writer_lost = true;
+	(void)!vc_meta_guard(txn->meta, "end a transaction", call_abort, &c);
 	free(txn);
 }
 
@@ -267,7 +266,9 @@ int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret)
 		txn->txn = c.txn;
 	}
 	if (rc) {
-		if (txn->txn)
+		if (rc == META_GONE && txn->txn)
+			pool_give(txn);
+		else if (txn->txn)
 			txn_drop(txn);
 		else
 			free(txn);
@@ -346,10 +347,8 @@ VC_NO_ANALYSIS void vc_meta_end(struct vc_meta_txn *txn)
 		return;
 	}
 	c = (struct call){ .txn = txn->txn };
-	if (vc_meta_guard(meta, "end a transaction", call_reset, &c) == META_GONE)
-		free(txn);
-	else
-		pool_give(txn);
+	(void)!vc_meta_guard(meta, "end a transaction", call_reset, &c);
+	pool_give(txn);
 }
 
 /* What the catalog holds after this transaction, in the same transaction. */
@@ -385,7 +384,6 @@ VC_NO_ANALYSIS int vc_meta_commit(struct vc_meta_txn *txn)
 	rc = vc_meta_guard(meta, "commit", call_commit, &c);
 	if (rc) {
 		atomic_store(&meta->failed, true);
-		meta->writer_lost = rc == META_GONE;
 	} else {
 		meta->rows_known = txn->rows_known;
 		meta->rows_count = txn->rows_count;
@@ -550,72 +548,4 @@ int vc_meta_node_del(struct vc_meta_txn *txn, uint64_t id)
 
 	vc_be64_put(key, id);
 	return vc_meta_del(txn, VC_DB_NODE, key, sizeof(key));
-}
-
-/* ---- figures ---- */
-
-struct figures {
-	struct vc_meta_txn *txn;
-	struct vc_meta_stats *ret;
-};
-
-static int free_pages(MDB_txn *txn, uint64_t *ret)
-{
-	MDB_cursor *cursor;
-	MDB_val k, v;
-	uint64_t n = 0;
-	size_t count;
-	int rc;
-
-	rc = mdb_cursor_open(txn, META_FREE_LIST_DBI, &cursor);
-	if (rc)
-		return rc;
-	while (!(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT))) {
-		if (v.mv_size < sizeof(count))
-			continue;
-		memcpy(&count, v.mv_data, sizeof(count));
-		n += count;
-	}
-	mdb_cursor_close(cursor);
-	*ret = n;
-	return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
-static int call_figures(void *ctx)
-{
-	struct figures *f = ctx;
-	struct vc_meta *meta = f->txn->meta;
-	MDB_stat node, cat;
-	MDB_envinfo info;
-	uint64_t nfree = 0;
-	int rc;
-
-	rc = mdb_env_info(meta->env, &info);
-	if (!rc)
-		rc = mdb_stat(f->txn->txn, meta->dbi[VC_DB_NODE], &node);
-	if (!rc)
-		rc = mdb_stat(f->txn->txn, meta->dbi[VC_DB_CAT], &cat);
-	if (!rc)
-		rc = free_pages(f->txn->txn, &nfree);
-	if (rc)
-		return rc;
-	*f->ret = (struct vc_meta_stats){
-		.file_bytes = ((uint64_t)info.me_last_pgno + 1) * node.ms_psize,
-		.free_bytes = nfree * node.ms_psize,
-		.nodes = node.ms_entries,
-		.rows = cat.ms_entries,
-	};
-	return 0;
-}
-
-int vc_meta_stats(struct vc_meta *meta, struct vc_meta_stats *ret)
-{
-	struct figures f = { .ret = ret };
-	int r = vc_meta_read_begin(meta, &f.txn);
-
-	if (r < 0)
-		return r;
-	r = vc_meta_guard(meta, "figures", call_figures, &f);
-	vc_meta_end(f.txn);
-	return r ? vc_meta_failed(meta->path, "figures", r) : 0;
 }

@@ -9,7 +9,7 @@
  * Why jumping is safe here: a guarded call runs LMDB and nothing of ours, so no lock of ours is taken and no allocation is half done; a fault
  * on the mapping happens in LMDB's own loads, never inside malloc. What LMDB leaves behind is not used again: a read transaction is reset,
  * which touches the table of readers only; a write transaction is left as it is, with LMDB's writer lock, and the environment is never
- * closed (writer_lost). Nothing of an unfinished transaction is in the file: LMDB writes the meta page last.
+ * closed. Nothing of an unfinished transaction is in the file: LMDB writes the meta page last.
  *
  * The handler looks at nothing but a variable of its thread. A fault outside of a guarded call goes to the handler that was there before.
  */
@@ -25,6 +25,7 @@
 static _Thread_local sigjmp_buf *guard_jump; /* of the guarded call of this thread */
 static struct sigaction guard_before[2];     /* what was installed before us; SIGBUS, SIGSEGV */
 static const int guard_signals[2] = { SIGBUS, SIGSEGV };
+static _Atomic(struct vc_meta *) guard_lost; /* closed while broken: nothing of theirs is ever freed */
 
 static void guard_fault(int signal, siginfo_t *info, void *context)
 {
@@ -64,6 +65,13 @@ void vc_meta_break(struct vc_meta *meta, const char *why)
 {
 	if (!atomic_exchange(&meta->broken, true))
 		vc_err("%s: %s: maps and names are not read or written any more until the next mount; run vclone check then", meta->path, why);
+}
+
+void vc_meta_lose(struct vc_meta *meta)
+{
+	meta->next_lost = atomic_load(&guard_lost);
+	while (!atomic_compare_exchange_weak(&guard_lost, &meta->next_lost, meta))
+		;
 }
 
 int vc_meta_guard(struct vc_meta *meta, const char *what, int (*fn)(void *ctx), void *ctx)

@@ -39,7 +39,7 @@ struct vc_meta {
 	bool read_only;
 	atomic_bool failed;
 	atomic_bool broken;         /* a page could not be read, or LMDB met its own assertion: it is not asked again */
-	bool writer_lost;           /* write_lock: broken in the midst of a write transaction, which can never be ended */
+	struct vc_meta *next_lost;  /* in the list of those that were broken when they were closed */
 	uint64_t file_size;         /* write_lock: bytes the file has at least */
 	struct vc_mutex write_lock;
 	struct vc_mutex pool_lock;
@@ -86,6 +86,8 @@ void vc_meta_guard_install(MDB_env *env);
  * from then on, one message is sent, and META_GONE returned, as it is at once for a broken store.
  */
 int vc_meta_guard(struct vc_meta *meta, const char *what, int (*fn)(void *ctx), void *ctx) VC_MUST_CHECK;
+/** A broken store is closed: LMDB's part of it stays until the process ends. */
+void vc_meta_lose(struct vc_meta *meta);
 /** The store is broken for another reason, which is said. */
 void vc_meta_break(struct vc_meta *meta, const char *why);
 

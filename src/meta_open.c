@@ -293,20 +293,20 @@ static int close_env(void *ctx)
 	return 0;
 }
 
-/* A broken store leaves its environment to the end of the process: closing it would touch what is gone. */
+/* Closing the environment of a broken store would touch what is gone. */
 void vc_meta_close(struct vc_meta *meta)
 {
-	struct vc_meta_txn *txn;
+	int rc;
 
 	if (!meta)
 		return;
-	if (vc_meta_guard(meta, "close", close_env, meta) == META_GONE)
-		while ((txn = meta->idle)) {
-			meta->idle = txn->next;
-			free(txn);
-		}
+	rc = vc_meta_guard(meta, "close", close_env, meta);
 	vc_mutex_fini(&meta->pool_lock);
 	vc_mutex_fini(&meta->write_lock);
+	if (rc == META_GONE) {
+		vc_meta_lose(meta);
+		return;
+	}
 	free(meta->path);
 	free(meta->dir);
 	free(meta);

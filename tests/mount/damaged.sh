@@ -207,3 +207,23 @@ umount "$MNT"
 wait_for_daemon
 [ "$before" = "$(cd "$try/chunk" && find . -type f -size +100k -exec sha256sum {} + | sort)" ] || fail "$what: damaged files were changed"
 echo "$what: $(head -n 1 "$TEST_DIR/out" | sed "s,$TEST_DIR/,,g")"
+
+# ---- LMDB's file is cut under the daemon ----
+
+copy_of "$whole"
+what="data.mdb cut under the daemon"
+start "$try" || fail "$what: $(cat "$TEST_DIR/out")"
+cmp "$MNT/file1" "$TEST_DIR/model-whole/file1" || fail "$what: before"
+truncate -s 8192 "$try/meta/data.mdb"
+read_all "$TEST_DIR/model-whole"
+! (echo new >"$MNT/new") 2>/dev/null || (cat "$MNT/dir/small" >/dev/null; ! (echo new >"$MNT/newer") 2>/dev/null) ||
+	fail "$what: writing goes on"
+cmp "$MNT/file1" "$TEST_DIR/model-whole/file1" || fail "$what: what was read before is gone"
+kill -0 $daemon_pid || fail "$what: the daemon ended: $(cat "$TEST_DIR/out")"
+grep -q 'data.mdb: .*page of the file is gone' "$TEST_DIR/out" || fail "$what: the message is: $(cat "$TEST_DIR/out")"
+umount "$MNT" || fail "$what: umount"
+status=0
+wait $daemon_pid || status=$?
+daemon_pid=
+[ $status -eq 0 ] || [ $status -eq 32 ] || fail "$what: the daemon ended with status $status: $(cat "$TEST_DIR/out")"
+echo "$what: $(grep -m 1 'page of the file is gone' "$TEST_DIR/out" | sed "s,$TEST_DIR/,,g")"
