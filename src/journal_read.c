@@ -65,7 +65,7 @@ static bool entry_is_valid(uint8_t *e, uint64_t avail, struct vc_disk_journal_en
 	nitems = vc_le64_get(ret->nitems);
 	if (vc_le64_get(ret->magic) != VC_MAGIC_JOURNAL || len > avail || len < sizeof(*ret) || len % 8 ||
 	    nitems > (len - sizeof(*ret)) / sizeof(struct vc_disk_journal_item) ||
-	    vc_le64_get(ret->checkpoint_lsn) <= vc_le64_get(ret->prev_lsn))
+	    vc_le64_get(ret->checkpoint_lsn) < vc_le64_get(ret->prev_lsn))
 		return false;
 	copy = *ret;
 	copy.sum = vc_le64_of(0);
@@ -139,7 +139,9 @@ static int scan_bytes(struct vc_journal_scan *s, size_t file, uint8_t *bytes, ui
 			(unsigned long long)s->files[file]);
 		return 0;
 	}
-	while (at < size && entry_is_valid(bytes + at, size - at, &e)) {
+	for (; at < size && entry_is_valid(bytes + at, size - at, &e); at += vc_le64_get(e.len)) {
+		if (vc_le64_get(e.checkpoint_lsn) == vc_le64_get(e.prev_lsn))
+			continue; /* a checkpoint of nothing, as recovery makes them: leads nowhere */
 		if (vc_array_room(&s->entries, s->nentries, &s->entries_cap, sizeof(*s->entries)) < 0)
 			return -ENOMEM;
 		s->entries[s->nentries] = (struct vc_journal_entry){
@@ -147,7 +149,6 @@ static int scan_bytes(struct vc_journal_scan *s, size_t file, uint8_t *bytes, ui
 			.offset = at, .len = vc_le64_get(e.len), .file = (uint32_t)file, .order = (uint32_t)s->nentries,
 		};
 		s->nentries++;
-		at += vc_le64_get(e.len);
 	}
 	if (at < size) {
 		s->nbroken++;

@@ -15,6 +15,7 @@ struct find_log {
 	uint64_t first_lsn;  /* wanted */
 	uint64_t seq;        /* of the segment that begins with it; 0: none */
 	uint64_t last_seq, last_first_lsn; /* of the newest segment */
+	uint64_t beyond_seq; /* the oldest segment that begins later than wanted; 0: none */
 };
 
 static int find_segment(void *ctx, const struct vc_disk_log_segment *header)
@@ -24,10 +25,40 @@ static int find_segment(void *ctx, const struct vc_disk_log_segment *header)
 
 	if (first == f->first_lsn)
 		f->seq = VC_MAX(f->seq, seq);
+	if (first > f->first_lsn && (!f->beyond_seq || seq < f->beyond_seq))
+		f->beyond_seq = seq;
 	if (seq > f->last_seq) {
 		f->last_seq = seq;
 		f->last_first_lsn = first;
 	}
+	return 0;
+}
+
+static struct vc_log_section *no_section(void *ctx VC_UNUSED, uint64_t seq VC_UNUSED) { return NULL; }
+
+static int no_record(void *ctx VC_UNUSED, uint64_t lsn VC_UNUSED, uint64_t addr VC_UNUSED, const uint8_t *bytes VC_UNUSED, bool durable VC_UNUSED)
+{
+	return 1;
+}
+
+/*
+ * No segment begins where the journal ends, but one begins later: was the first one torn by a crash, so that nothing behind it counts,
+ * or does the journal end too early? 0: the former; 1: records in between were durable.
+ */
+static int log_ends_before(struct rebuild *rb, uint64_t seq)
+{
+	struct vc_log_replay replay = { .checkpoint_lsn = vc_le64_get(rb->state.checkpoint_lsn), .first_seq = seq - 1, .read_only = true,
+					.segment = no_section, .record = no_record };
+	struct vc_log_section current = { .next = NULL };
+	struct vc_log *log;
+	int r = vc_log_open(&rb->log, &replay, &current, &log);
+
+	if (r == -EBADMSG || r == -EUCLEAN)
+		return 1;
+	if (r < 0)
+		return r;
+	vc_log_close(log);
+	rb->state.log_first_seq = vc_le64_of(seq - 1);
 	return 0;
 }
 
@@ -39,8 +70,8 @@ int rebuild_find_log(struct rebuild *rb, uint64_t *ret_first_lsn)
 	if (r < 0)
 		return r;
 	*ret_first_lsn = f.last_first_lsn;
-	if (!f.seq && f.last_first_lsn > f.first_lsn)
-		return 1;
+	if (!f.seq && f.beyond_seq)
+		return log_ends_before(rb, f.beyond_seq);
 	rb->state.log_first_seq = vc_le64_of(f.seq ? f.seq : f.last_seq + 1);
 	return 0;
 }
