@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "crash_count.h"
 #include "crash_drive.h"
+#include "io_sim.h"
 
 #define JOBS_MAX 64
 #define ALL_COUNTED_FROM 5000 /* so few states need not meet everything */
@@ -109,10 +110,12 @@ void crash_drive(const struct crash_drive *drive)
 	size_t want = states_wanted(drive);
 	unsigned n = jobs_wanted();
 	struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *memory = vc_sim_tmpdir();
 	pid_t pids[JOBS_MAX];
 	bool ok = true, met;
 
-	assert(shared != MAP_FAILED);
+	assert(shared != MAP_FAILED && memory);
+	setenv("VC_TEST_MEMORY", memory, 1); /* a process that fails leaves its simulated disk there */
 	crash_count_share();
 	if (world && *world) {
 		uint64_t i = strtoull(world, NULL, 0);
@@ -127,6 +130,7 @@ void crash_drive(const struct crash_drive *drive)
 	if (drive->nworlds)
 		printf("%llu of %zu worlds\n", (unsigned long long)VC_MIN(shared->next, (uint64_t)drive->nworlds), drive->nworlds);
 	munmap(shared, sizeof(*shared));
+	vc_unit_rmdir(memory);
 	assert_true(ok);
 	met = crash_count_print((double)(vc_mono_ns() - began) / 1e9);
 	if (n && crash_counted(CRASH_STATES) >= ALL_COUNTED_FROM)

@@ -8,16 +8,18 @@
 #include "crash_count.h"
 #include "crash_look.h"
 #include "engine.h"
+#include "rebuild.h"
 
 #define ONES_MAX 12       /* uncertain operations treated one by one */
 #define RANDOMS 2
 #define OPERATION_LOOKS 6 /* crash points within one operation */
 #define OPERATION_DEPTH 3
+#define REBUILD_EVERY 6
 #define SEEN_SIZE 1024
 
 void crash_look_init(struct crash_look *look, uint64_t seed, unsigned nest)
 {
-	*look = (struct crash_look){ .rng = seed, .nest = nest, .seen_size = SEEN_SIZE };
+	*look = (struct crash_look){ .rng = seed, .nest = nest, .rebuild = REBUILD_EVERY, .seen_size = SEEN_SIZE };
 	look->seen = calloc(look->seen_size, sizeof(*look->seen));
 	assert(look->seen);
 }
@@ -74,6 +76,24 @@ static int check_books(struct vc_sim *sim)
 	return r < 0 ? r : result.findings ? -EUCLEAN : 0;
 }
 
+static int rebuild(struct vc_io *io, const char *dir)
+{
+	struct vc_rebuild_options options = { .check = { .data = true, .found = print_finding } };
+	struct vc_rebuild_result result;
+	int r = vc_rebuild_pool(io, dir, &options, &result);
+
+	return r < 0 ? r : result.check.findings || !result.replaced ? -EUCLEAN : 0;
+}
+
+/* Backup, journal and log are as good as LMDB, at every moment. */
+static int rebuild_without_meta(struct vc_io *io, const char *dir)
+{
+	int r = vc_io_unlink(io, CRASH_POOL "/meta/data.mdb");
+
+	crash_count(CRASH_REBUILDS);
+	return r == 0 || r == -ENOENT ? rebuild(io, dir) : r;
+}
+
 /* The hash of what recovery finds on the disk, or the failure of the test. */
 static int recovered_hash(struct vc_sim *sim, struct model *ret, uint64_t *ret_hash)
 {
@@ -91,9 +111,38 @@ static struct vc_sim *copy_of(struct vc_sim *sim)
 	return vc_sim_crash(sim, vc_sim_events(sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_ALL });
 }
 
+/* What recovery finds after the pool has lost its LMDB. */
+static int rebuilt_hash(struct vc_sim *sim, uint64_t *ret_hash)
+{
+	struct vc_sim *copy = copy_of(sim);
+	struct model found = { .n = 0 };
+	int r = rebuild_without_meta(vc_sim_io(copy), CRASH_POOL);
+
+	if (r == 0)
+		r = recovered_hash(copy, &found, ret_hash);
+	model_clear(&found);
+	vc_sim_free(copy);
+	return r;
+}
+
+static void look_rebuilt(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct vc_sim *sim,
+			 struct model *found)
+{
+	uint64_t hash;
+	int r;
+
+	if (vc_unit_below(&look->rng, look->rebuild))
+		return;
+	r = rebuilt_hash(sim, &hash);
+	if (r == 0 && hash == model_state(found))
+		return;
+	crash_run_explain(run, at, policy, found);
+	fail_msg("LMDB made again from backup and journal is not what was lost: error %d", -r);
+}
+
 bool crash_look_state(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy)
 {
-	struct vc_sim *sim = vc_sim_crash(run->sim, at, policy), *copy = NULL;
+	struct vc_sim *sim = vc_sim_crash(run->sim, at, policy), *before = NULL;
 	struct model found = { .n = 0 };
 	uint64_t disk = vc_sim_hash(sim);
 	struct crash_seen *seen = seen_find(look->seen, look->seen_size, disk);
@@ -105,8 +154,7 @@ bool crash_look_state(struct crash_look *look, struct crash_run *run, size_t at,
 	if (is_new) {
 		crash_count(CRASH_DISTINCT);
 		r = check_books(sim);
-		if (look->nest && vc_unit_below(&look->rng, look->nest) == 0)
-			copy = copy_of(sim);
+		before = copy_of(sim);
 		if (r == 0)
 			r = recovered_hash(sim, &found, &hash);
 		if (r == 0)
@@ -122,10 +170,14 @@ bool crash_look_state(struct crash_look *look, struct crash_run *run, size_t at,
 		crash_run_explain(run, at, policy, &found);
 		fail_msg("the pool holds what it should not");
 	}
+	if (is_new)
+		look_rebuilt(look, run, at, policy, before, &found);
 	model_clear(&found);
 	vc_sim_free(sim);
-	if (copy)
-		crash_look_operation(look, copy, hash, &crash_operations[vc_unit_below(&look->rng, crash_noperations)], OPERATION_DEPTH);
+	if (is_new && look->nest && vc_unit_below(&look->rng, look->nest) == 0)
+		crash_look_operation(look, before, hash, &crash_operations[vc_unit_below(&look->rng, crash_noperations)], OPERATION_DEPTH);
+	else
+		vc_sim_free(before);
 	return is_new;
 }
 
@@ -203,6 +255,8 @@ const struct crash_operation crash_operations[] = {
 	{ .name = "recovery and checkpoint", .run = open_and_close },
 	{ .name = "clean", .run = clean },
 	{ .name = "clean, again", .run = clean, .again = true },
+	{ .name = "rebuild", .run = rebuild, .again = true },
+	{ .name = "rebuild without LMDB", .run = rebuild_without_meta, .again = true },
 };
 const size_t crash_noperations = VC_ARRAY_LEN(crash_operations);
 
@@ -234,12 +288,14 @@ static void look_within(struct crash_look *look, struct vc_sim *sim, uint64_t wa
 	struct vc_sim *after = vc_sim_crash(sim, at, &policy), *copy = depth > 1 ? copy_of(after) : NULL;
 	struct model found = { .n = 0 };
 	uint64_t hash;
-	int r = check_books(after);
+	int r = 0;
 
 	crash_count(CRASH_STATES);
 	crash_count(CRASH_NESTED);
-	if (r == 0 && op->again)
+	if (op->again)
 		r = op->run(vc_sim_io(after), CRASH_POOL);
+	if (r == 0)
+		r = check_books(after);
 	if (r == 0)
 		r = recovered_hash(after, &found, &hash);
 	model_clear(&found);

@@ -18,7 +18,8 @@ struct crash_seen {
 struct crash_look {
 	struct crash_seen *seen;
 	size_t nseen, seen_size;
-	unsigned nest;  /* of so many distinct states one is given to an operation; 0: none */
+	unsigned nest;    /* of so many distinct states one is given to an operation; 0: none */
+	unsigned rebuild; /* and one also loses its LMDB, which is rebuilt; 6 at first */
 	uint64_t rng;
 };
 

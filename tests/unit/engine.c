@@ -35,7 +35,8 @@ void engine_geometry(uint64_t *rng, struct vc_pool_geometry *ret)
 
 int engine_try_open(struct vc_io *io, const char *dir, uint32_t destage_ms, struct vc_pool **ret)
 {
-	struct vc_pool_options options = { .cache_bytes = ENGINE_CACHE, .node_cache_bytes = ENGINE_CACHE, .destage_ms = destage_ms };
+	struct vc_pool_options options = { .cache_bytes = ENGINE_CACHE, .node_cache_bytes = ENGINE_CACHE, .destage_ms = destage_ms,
+					   .journal_bytes = 1 /* backups as often as can be */ };
 
 	return vc_pool_open(io, dir, &options, ret);
 }

@@ -46,6 +46,12 @@ struct vc_sim *vc_sim_new(void);
 void vc_sim_free(struct vc_sim *sim);
 struct vc_io *vc_sim_io(struct vc_sim *sim);
 
+/**
+ * A new directory such as the real ones of a sim lie in: in memory if that can be, below $VC_TEST_MEMORY or /dev/shm, since nothing there has
+ * to outlive the test. For vc_unit_rmdir.
+ */
+char *vc_sim_tmpdir(void);
+
 /* ---- history and crashes ---- */
 
 /** Events so far. Crash point n means: the first n events have happened. */

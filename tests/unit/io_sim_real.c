@@ -7,7 +7,7 @@
  * it down as an event, under the sim's lock: one order with what the engine does through the table.
  *
  *   open, open64     a new file in a sim's directory: CREATE (lock.mdb is left out: it carries nothing over a crash)
- *   pwrite, write, writev   (and those ending in 64) WRITE, one for each page; through an O_DSYNC descriptor SYNC_ONE follows
+ *   pwrite, write, writev, pwritev (and those ending in 64)   WRITE, one for each page; through an O_DSYNC descriptor SYNC_ONE follows
  *   ftruncate        TRUNCATE
  *   fdatasync, fsync SYNC, SYNC_DIR; nothing is really synced, as these files need not outlive the test
  *
@@ -132,8 +132,7 @@ static void watch_sim(struct vc_sim *sim)
 
 /* ---- real files ---- */
 
-/* In memory, if that can be: nothing here has to outlive the test. VC_TEST_MEMORY names another place for it. */
-static char *real_tmpdir(void)
+char *vc_sim_tmpdir(void)
 {
 	const char *base = getenv("VC_TEST_MEMORY");
 	struct statfs fs;
@@ -186,7 +185,7 @@ static void make_file(struct vc_sim *sim, uint32_t inode, const char *real)
 /* Of a sim made by a crash only when somebody wants to see them: most states are known already. */
 static void make_all(struct vc_sim *sim)
 {
-	sim->tmpdir = real_tmpdir();
+	sim->tmpdir = vc_sim_tmpdir();
 	assert(sim->tmpdir);
 	for (size_t i = 0; i < sim->names.n; i++) {
 		const struct sim_name *name = &sim->names.v[i];
@@ -455,6 +454,8 @@ int hook_open64(const char *path, int flags, ...) REPLACES("open64");
 ssize_t hook_write(int fd, const void *buf, size_t len) REPLACES("write");
 ssize_t hook_pwrite(int fd, const void *buf, size_t len, off_t offset) REPLACES("pwrite");
 ssize_t hook_writev(int fd, const struct iovec *iov, int iovcnt) REPLACES("writev");
+ssize_t hook_pwritev(int fd, const struct iovec *iov, int iovcnt, off_t offset) REPLACES("pwritev");
+ssize_t hook_pwritev64(int fd, const struct iovec *iov, int iovcnt, off_t offset) REPLACES("pwritev64");
 ssize_t hook_pwrite64(int fd, const void *buf, size_t len, off_t offset) REPLACES("pwrite64");
 int hook_fdatasync(int fd) REPLACES("fdatasync");
 int hook_fsync(int fd) REPLACES("fsync");
@@ -488,47 +489,47 @@ int hook_open64(const char *path, int flags, ...)
 	return open_path(path, flags, mode);
 }
 
-ssize_t hook_writev(int fd, const struct iovec *iov, int iovcnt)
+/* offset < 0: where the descriptor stands. */
+static ssize_t write_vector(int fd, const struct iovec *iov, int iovcnt, off_t offset)
 {
+	bool here = offset < 0;
 	struct watched w;
-	off_t offset;
 	ssize_t n;
 
 	if (!find_watched(fd, &w))
-		return syscall(SYS_writev, fd, iov, iovcnt);
+		return here ? syscall(SYS_writev, fd, iov, iovcnt) : syscall(SYS_pwritev, fd, iov, iovcnt, offset, 0);
 	sim_lock(w.sim);
-	offset = lseek(fd, 0, SEEK_CUR);
-	n = syscall(SYS_writev, fd, iov, iovcnt);
+	if (here)
+		offset = lseek(fd, 0, SEEK_CUR);
+	n = here ? syscall(SYS_writev, fd, iov, iovcnt) : syscall(SYS_pwritev, fd, iov, iovcnt, offset, 0);
 	if (n > 0)
 		record_iov(&w, fd, iov, iovcnt, (size_t)n, (uint64_t)offset);
 	pthread_mutex_unlock(&w.sim->lock);
 	return n;
 }
 
-ssize_t hook_write(int fd, const void *buf, size_t len)
+static ssize_t write_plain(int fd, const void *buf, size_t len, off_t offset)
 {
 	struct iovec iov = { (void *)(uintptr_t)buf, len };
-	struct watched w;
 
-	return find_watched(fd, &w) ? hook_writev(fd, &iov, 1) : syscall(SYS_write, fd, buf, len);
+	return write_vector(fd, &iov, 1, offset);
 }
 
-ssize_t hook_pwrite(int fd, const void *buf, size_t len, off_t offset)
+ssize_t hook_write(int fd, const void *buf, size_t len) { return write_plain(fd, buf, len, -1); }
+ssize_t hook_pwrite(int fd, const void *buf, size_t len, off_t offset) { return write_plain(fd, buf, len, offset); }
+ssize_t hook_pwrite64(int fd, const void *buf, size_t len, off_t offset) { return write_plain(fd, buf, len, offset); }
+ssize_t hook_writev(int fd, const struct iovec *iov, int iovcnt) { return write_vector(fd, iov, iovcnt, -1); }
+
+ssize_t hook_pwritev(int fd, const struct iovec *iov, int iovcnt, off_t offset)
 {
-	struct watched w;
-	ssize_t n;
-
-	if (!find_watched(fd, &w))
-		return syscall(SYS_pwrite64, fd, buf, len, offset);
-	sim_lock(w.sim);
-	n = syscall(SYS_pwrite64, fd, buf, len, offset);
-	if (n > 0)
-		record_write(&w, fd, buf, (size_t)n, (uint64_t)offset);
-	pthread_mutex_unlock(&w.sim->lock);
-	return n;
+	return write_vector(fd, iov, iovcnt, offset);
 }
 
-ssize_t hook_pwrite64(int fd, const void *buf, size_t len, off_t offset) { return hook_pwrite(fd, buf, len, offset); }
+ssize_t hook_pwritev64(int fd, const struct iovec *iov, int iovcnt, off_t offset)
+{
+	return write_vector(fd, iov, iovcnt, offset);
+}
+
 int hook_fdatasync(int fd) { return sync_fd(fd, SYS_fdatasync); }
 int hook_fsync(int fd) { return sync_fd(fd, SYS_fsync); }
 

@@ -5,6 +5,8 @@
 
 #include <linux/falloc.h>
 #include <sys/stat.h>
+#include "crash_count.h"
+#include "crash_look.h"
 #include "crash_ops.h"
 #include "engine.h"
 
@@ -190,6 +192,104 @@ static void test_recovery_dies(void **state VC_UNUSED)
 	crash_run_free(run);
 }
 
+static int count_backup(void *ctx, const char *name)
+{
+	size_t len = strlen(name);
+
+	*(unsigned *)ctx += len > 4 && strcmp(name + len - 4, ".mdb") == 0;
+	return 0;
+}
+
+static unsigned backups(struct crash_run *run)
+{
+	unsigned n = 0;
+
+	assert_int_equal(vc_io_list(vc_sim_io(run->sim), CRASH_POOL "/backup", count_backup, &n), 0);
+	return n;
+}
+
+/* Single blocks with gaps between: each is an item of the journal. Returns where the checkpoint began. */
+static size_t checkpoint_much(struct crash_run *run)
+{
+	size_t from;
+
+	for (unsigned i = 0; i < 24; i++)
+		crash_do_write(run, "a", i * 8 * KIB, 4 * KIB, 0);
+	from = vc_sim_events(run->sim);
+	crash_do_task(run, VC_TASK_DESTAGE);
+	return from;
+}
+
+/*
+ * The journal grows until a backup of LMDB takes its place, and its old files go. At each moment the pool can lose its LMDB: backup, journal
+ * and log make it again.
+ */
+static void test_backup(void **state VC_UNUSED)
+{
+	struct crash_run *run = start(13);
+	struct crash_look look;
+	size_t from = 0;
+
+	crash_look_init(&look, 13, 4);
+	look.rebuild = 4;
+	crash_do_create(run, "a");
+	crash_run_reopen(run);
+	for (unsigned i = 0; i < 200 && !backups(run); i++)
+		from = checkpoint_much(run);
+	assert_int_equal(backups(run), 1);
+	checkpoint_much(run);
+	crash_look_range(&look, run, from, vc_sim_events(run->sim), SIZE_MAX);
+	checked += crash_counted(CRASH_STATES);
+	crash_look_fini(&look);
+	crash_run_free(run);
+}
+
+static void rebuild_everywhere(struct crash_run *run, size_t from)
+{
+	struct crash_look look;
+
+	crash_look_init(&look, 14, 0);
+	look.rebuild = 1;
+	crash_look_range(&look, run, from, vc_sim_events(run->sim), SIZE_MAX);
+	crash_look_fini(&look);
+}
+
+/* After recovery a checkpoint may find nothing to do: its journal entry leads from an LSN to the same one, and others follow. */
+static void test_empty_checkpoint(void **state VC_UNUSED)
+{
+	struct crash_run *run = start(14), *next;
+	size_t at;
+
+	crash_do_create(run, "a");
+	crash_do_write(run, "a", 0, 5000, 0);
+	crash_do_task(run, VC_TASK_DESTAGE);
+	at = vc_sim_events(run->sim) + 1; /* the header of a log segment, no record in it */
+	crash_do_write(run, "a", 0, 5000, 0);
+	next = crash_run_crash(run, at, &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_ALL });
+	crash_do_write(next, "a", 1000, 5000, 0);
+	crash_do_task(next, VC_TASK_DESTAGE);
+	crash_do_write(next, "a", 2000, 5000, 0);
+	crash_do_task(next, VC_TASK_DESTAGE);
+	rebuild_everywhere(next, 0);
+	crash_run_free(run);
+	crash_run_free(next);
+}
+
+/* The header of the first log segment after a checkpoint is lost, that of the second is not: nothing durable is missing. */
+static void test_torn_first_segment(void **state VC_UNUSED)
+{
+	struct crash_run *run = crash_run_new_small(15, ENGINE_DESTAGE_NEVER);
+	size_t from;
+
+	crash_do_create(run, "a");
+	crash_do_task(run, VC_TASK_DESTAGE);
+	from = vc_sim_events(run->sim);
+	for (uint64_t done = 0; done < run->geometry.log_segment_size; done += 24 * KIB)
+		crash_do_write(run, "a", 0, 24 * KIB, 0);
+	rebuild_everywhere(run, from);
+	crash_run_free(run);
+}
+
 /* ---- failed syncs ---- */
 
 /* D4: after one the pool takes nothing more, goes on reading, does not try again; what was flushed before is there later. */
@@ -280,6 +380,9 @@ int main(void)
 		scenario(test_clean),
 		scenario(test_log_round),
 		scenario(test_recovery_dies),
+		scenario(test_backup),
+		scenario(test_empty_checkpoint),
+		scenario(test_torn_first_segment),
 		scenario(test_log_sync_fails),
 		scenario(test_chunk_sync_fails),
 		scenario(test_journal_sync_fails),
