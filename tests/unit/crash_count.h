@@ -12,7 +12,7 @@
 #include "util.h"
 
 enum crash_counter {
-	CRASH_STATES, CRASH_DISTINCT, CRASH_NESTED, CRASH_BOOKS, CRASH_REBUILDS,
+	CRASH_STATES, CRASH_DISTINCT, CRASH_NESTED, CRASH_BOOKS, CRASH_REBUILDS, CRASH_REPAIRS, CRASH_KILLS,
 	CRASH_LOG_REUSED,   /* a log segment was used again: the log went round */
 	CRASH_CUTS,         /* slices cut off the log */
 	CRASH_DESTAGES,     /* checkpoints committed */

@@ -42,6 +42,7 @@ struct crash_operation {
 	const char *name;
 	int (*run)(struct vc_io *io, const char *dir);
 	bool again; /* after a crash within it, it is run again to its end before the pool is looked at */
+	bool wrong_books; /* until it has ended, a check may find something */
 };
 
 extern const struct crash_operation crash_operations[];

@@ -200,6 +200,8 @@ void crash_run_step(struct crash_run *run)
 		assert_int_equal(vc_pool_task_start(run->w.pool, VC_TASK_CLEAN, &id), 0);
 	else if (roll < 28)
 		step_mark(run);
+	else if (roll < 30)
+		crash_run_kill(run);
 	else
 		world_step(&run->w);
 }
@@ -314,6 +316,21 @@ void crash_run_reopen(struct crash_run *run)
 	engine_close(pool);
 	crash_run_end(run, true);
 	world_attach(&run->w, engine_open(run->disk.io, run->disk.dir, ENGINE_DESTAGE_NEVER));
+	assert_true(world_verify(&run->w));
+}
+
+void crash_run_kill(struct crash_run *run)
+{
+	struct vc_pool *pool = run->w.pool;
+
+	world_note("kill\n");
+	crash_count(CRASH_KILLS);
+	world_detach(&run->w);
+	crash_run_begin(run);
+	vc_pool_abandon(pool);
+	pool = engine_open(vc_sim_io(run->sim), CRASH_POOL, ENGINE_DESTAGE_NEVER);
+	crash_run_end(run, true);
+	world_attach(&run->w, pool);
 	assert_true(world_verify(&run->w));
 }
 

@@ -72,6 +72,11 @@ struct crash_run *crash_run_crash(struct crash_run *run, size_t at, const struct
 bool crash_run_allows(struct crash_run *run, size_t at, struct vc_pool *pool, size_t *ret_state);
 /** Close the pool as at the end of a day, open it again, compare; fails the test. */
 void crash_run_reopen(struct crash_run *run);
+/**
+ * The process dies and starts again, the machine goes on: nothing acknowledged is lost (D7), and what was not synced before is as
+ * uncertain as it was; but what recovery shows is durable. Compares; fails the test.
+ */
+void crash_run_kill(struct crash_run *run);
 /** The newest state allowed at `at` whose hash this is; SIZE_MAX: none. */
 size_t crash_run_match(const struct crash_run *run, size_t at, const struct vc_sim_policy *policy, uint64_t hash);
 /** Print what was allowed and what was found instead. */

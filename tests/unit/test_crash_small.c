@@ -175,6 +175,12 @@ static bool op_reopen(struct crash_run *run)
 	return true;
 }
 
+static bool op_kill(struct crash_run *run)
+{
+	crash_run_kill(run);
+	return true;
+}
+
 static const struct {
 	const char *name;
 	bool (*run)(struct crash_run *run);
@@ -184,7 +190,7 @@ static const struct {
 	{ "discard", op_discard }, { "truncate", op_truncate }, { "rename", op_rename }, { "delete", op_delete },
 	{ "destage", op_destage }, { "checkpoint", op_checkpoint }, { "clean", op_clean },
 	{ "checkpoint during mark", op_during_mark },
-	{ "checkpoint before sweep", op_before_sweep }, { "reopen", op_reopen },
+	{ "checkpoint before sweep", op_before_sweep }, { "reopen", op_reopen }, { "kill", op_kill },
 };
 
 #define NOPS VC_ARRAY_LEN(ops)
