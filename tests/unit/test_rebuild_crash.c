@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * LMDB is lost in a crash, at any moment of random work: a rebuild finds a state that the crash could have left. And power
+ * cuts within rebuild and repair: both are run again and come to their end.
+ *
+ * VC_TEST_STATES: crash states to look at in all (at least 300); VC_TEST_SEED.
+ */
+#include "config.h"
+#include "unit.h"
+
+#include <stdlib.h>
+#include "books.h"
+#include "crash_run.h"
+#include "engine.h"
+#include "meta.h"
+#include "rebuild.h"
+#include "repair.h"
+
+#define POOL "/pool"
+#define DATA POOL "/meta/data.mdb"
+#define STATES_DEFAULT 2000
+#define STEPS 60
+#define STATES_PER_RUN 40
+
+static size_t states_wanted(void)
+{
+	const char *given = getenv("VC_TEST_STATES");
+
+	return VC_MAX(given ? strtoul(given, NULL, 0) / 5 : STATES_DEFAULT, 300UL);
+}
+
+static void note(void *ctx VC_UNUSED, const char *text)
+{
+	if (getenv("VC_TEST_MESSAGES"))
+		fprintf(stderr, "%s\n", text);
+}
+
+static struct crash_run *some_work(uint64_t *rng)
+{
+	struct crash_run *run = crash_run_new_small(vc_unit_random(rng), vc_unit_below(rng, 2) ? 1 : ENGINE_DESTAGE_NEVER);
+
+	for (unsigned i = 0; i < STEPS; i++)
+		crash_run_step(run);
+	return run;
+}
+
+static void lose_lmdb(struct vc_sim *sim)
+{
+	int r = vc_io_unlink(vc_sim_io(sim), DATA);
+
+	assert(r == 0 || r == -ENOENT);
+}
+
+static bool rebuild(struct vc_sim *sim)
+{
+	struct vc_rebuild_options o = { .check = { .found = note }, .say = note };
+	struct vc_rebuild_result result;
+
+	assert_int_equal(vc_rebuild_pool(vc_sim_io(sim), POOL, &o, &result), 0);
+	return result.replaced;
+}
+
+/* Is what the pool on `sim` holds what a crash of `run` at `at` may have left? Frees sim. */
+static void is_allowed(struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct vc_sim *sim)
+{
+	struct model found = { .n = 0 };
+	struct vc_pool *pool = NULL;
+	int r = crash_load(sim, &pool, &found);
+
+	if (r < 0 || crash_run_match(run, at, policy, model_state(&found)) == SIZE_MAX) {
+		crash_run_explain(run, at, policy, &found);
+		fail_msg("after the rebuild the pool %s", r < 0 ? "does not open" : "holds what it should not");
+	}
+	model_clear(&found);
+	vc_pool_abandon(pool);
+	vc_sim_free(sim);
+}
+
+static size_t random_point(struct crash_run *run, uint64_t *rng)
+{
+	return run->first_event + vc_unit_below(rng, vc_sim_events(run->sim) + 1 - run->first_event);
+}
+
+static void test_lost_in_crash(void **state VC_UNUSED)
+{
+	uint64_t rng = vc_unit_seed();
+	size_t left = states_wanted() / 2;
+
+	while (left) {
+		struct crash_run *run = some_work(&rng);
+
+		crash_run_stop(run);
+		for (unsigned i = 0; i < STATES_PER_RUN && left; i++, left--) {
+			size_t at = random_point(run, &rng);
+			struct vc_sim_policy policy = crash_policy(run, &rng, at);
+			struct vc_sim *sim = vc_sim_crash(run->sim, at, &policy);
+
+			lose_lmdb(sim);
+			if (!rebuild(sim)) {
+				struct model none = { .n = 0 };
+
+				crash_run_explain(run, at, &policy, &none);
+				fail_msg("the pool is not rebuilt");
+			}
+			is_allowed(run, at, &policy, sim);
+		}
+		crash_run_free(run);
+	}
+}
+
+static struct vc_sim_policy some_policy(uint64_t *rng)
+{
+	static const enum vc_sim_keep kinds[] = { VC_SIM_KEEP_ALL, VC_SIM_KEEP_NONE, VC_SIM_KEEP_DATA, VC_SIM_KEEP_NAMES, VC_SIM_KEEP_RANDOM,
+						  VC_SIM_KEEP_RANDOM };
+
+	return (struct vc_sim_policy){ .keep = kinds[vc_unit_below(rng, VC_ARRAY_LEN(kinds))], .seed = vc_unit_random(rng) };
+}
+
+/* Each event of the rebuild is the last one at least once. */
+static void test_crash_in_rebuild(void **state VC_UNUSED)
+{
+	struct vc_sim_policy all = { .keep = VC_SIM_KEEP_ALL };
+	uint64_t rng = vc_unit_seed();
+	struct crash_run *run = some_work(&rng);
+	size_t at = vc_sim_events(run->sim), end;
+	struct vc_sim *first;
+
+	crash_run_stop(run);
+	first = vc_sim_crash(run->sim, at, &all);
+	lose_lmdb(first);
+	assert_true(rebuild(first));
+	end = vc_sim_events(first);
+	for (size_t i = 0; i <= end; i++) {
+		struct vc_sim_policy policy = some_policy(&rng);
+		struct vc_sim *sim = vc_sim_crash(first, i, &policy);
+
+		assert_true(rebuild(sim));
+		is_allowed(run, at, &all, sim);
+	}
+	print_message("%zu crashes within a rebuild\n", end + 1);
+	vc_sim_free(first);
+	crash_run_free(run);
+}
+
+/* ---- repair ---- */
+
+/* Two names and a link count of what the checkpoint holds go wrong. */
+static void damage(struct vc_sim *sim, struct books *b)
+{
+	struct vc_meta_params params = { .io = vc_sim_io(sim), .dir = POOL "/meta" };
+	struct vc_disk_inode root = { .mode = vc_le32_of(0) };
+	struct vc_meta_txn *txn;
+	struct vc_meta *meta;
+	unsigned n = 0;
+
+	assert_int_equal(vc_meta_open(&params, &meta), 0);
+	assert_int_equal(vc_meta_write_begin(meta, &txn), 0);
+	for (size_t i = 0; i < b->n; i++) {
+		if (b->rows[i].key[0] == VC_ROW_DIRENT && n++ < 2)
+			assert_int_equal(vc_meta_del(txn, VC_DB_CAT, b->rows[i].key, b->rows[i].key_len), 0);
+		if (b->rows[i].key[0] != VC_ROW_INODE || root.mode.v)
+			continue;
+		memcpy(&root, b->rows[i].value, sizeof(root));
+		root.nlink = vc_le32_of(9);
+		assert_int_equal(vc_meta_put(txn, VC_DB_CAT, b->rows[i].key, b->rows[i].key_len, &root, sizeof(root)), 0);
+	}
+	assert_int_equal(vc_meta_commit(txn), 0);
+	vc_meta_close(meta);
+}
+
+static void repair(struct vc_sim *sim, struct vc_repair_result *ret)
+{
+	struct vc_repair_options o = { .check = { .found = note }, .say = note, .left = note };
+
+	assert_int_equal(vc_repair_pool(vc_sim_io(sim), POOL, &o, ret), 0);
+}
+
+static void images_only(struct books *b)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < b->n; i++) {
+		if (b->rows[i].key[0] == VC_ROW_IMAGE) {
+			b->rows[kept++] = b->rows[i];
+		} else {
+			free(b->rows[i].key);
+			free(b->rows[i].value);
+		}
+	}
+	b->n = kept;
+}
+
+static void repaired_again(struct vc_sim *sim, const struct books *images)
+{
+	struct vc_repair_result result;
+	struct books after, repaired;
+
+	repair(sim, &result);
+	assert_int_equal(result.after.findings, 0);
+	repair(sim, &result);
+	assert_int_equal(result.before.findings + result.fixed, 0);
+	assert_int_equal(books_check(vc_sim_io(sim), POOL, true, NULL), 0);
+	books_load(vc_sim_io(sim), POOL, &after);
+	images_only(&after);
+	assert_true(books_same(images, &after));
+	books_free(&after);
+	/* and what the repair did is in the backup: a rebuild does not undo it */
+	books_load(vc_sim_io(sim), POOL, &repaired);
+	lose_lmdb(sim);
+	assert_true(rebuild(sim));
+	assert_int_equal(books_check(vc_sim_io(sim), POOL, true, NULL), 0);
+	books_load(vc_sim_io(sim), POOL, &after);
+	assert_true(books_same(&repaired, &after));
+	books_free(&repaired);
+	books_free(&after);
+}
+
+static void test_crash_in_repair(void **state VC_UNUSED)
+{
+	struct vc_sim_policy all = { .keep = VC_SIM_KEEP_ALL };
+	uint64_t rng = vc_unit_seed();
+	struct crash_run *run = some_work(&rng);
+	struct vc_repair_result result;
+	struct books images;
+	struct vc_sim *first;
+	size_t end, from;
+
+	crash_run_reopen(run);
+	crash_run_stop(run);
+	first = vc_sim_crash(run->sim, vc_sim_events(run->sim), &all);
+	repair(first, &result); /* its log goes into the maps */
+	assert_int_equal(result.before.findings, 0);
+	books_load(vc_sim_io(first), POOL, &images);
+	damage(first, &images);
+	images_only(&images);
+	from = vc_sim_events(first);
+	repair(first, &result);
+	assert_true(result.before.findings > 0 && result.after.findings == 0 && result.fixed > 0);
+	end = vc_sim_events(first);
+	for (size_t i = from; i <= end; i++) {
+		struct vc_sim_policy policy = some_policy(&rng);
+		struct vc_sim *sim = vc_sim_crash(first, i, &policy);
+
+		repaired_again(sim, &images);
+		vc_sim_free(sim);
+	}
+	print_message("%zu crashes within a repair\n", end + 1 - from);
+	books_free(&images);
+	vc_sim_free(first);
+	crash_run_free(run);
+}
+
+#define with_messages(f) cmocka_unit_test_setup_teardown(f, engine_setup, engine_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_repair),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
