@@ -212,7 +212,12 @@ int vc_chunk_stream_write(struct vc_chunk_store *store, struct chunk_stream *st,
 	if (r < 0)
 		return vc_chunk_write_failed(store, r);
 	vc_chunk_segment_wrote(store, st->seg);
-	vc_io_start_writeback(st->seg->file, offset, len);
+	if (offset + len - st->pushed >= VC_CHUNK_GATHER) { /* whole pages: the last one will be written to again */
+		uint32_t end = VC_ROUND_DOWN(offset + len, VC_BLOCK_SIZE);
+
+		vc_io_start_writeback(st->seg->file, st->pushed, end - st->pushed);
+		st->pushed = end;
+	}
 	return 0;
 }
 
@@ -257,7 +262,7 @@ int vc_chunk_stream_ready(struct vc_chunk_store *store, struct chunk_stream *st,
 		return r;
 	r = vc_chunk_segment_create(store, (enum vc_chunk_stream)(st - store->streams), &st->seg);
 	if (r == 0)
-		st->pos = VC_CHUNK_SEGMENT_HEADER;
+		st->pos = st->pushed = VC_CHUNK_SEGMENT_HEADER;
 	return r;
 }
 

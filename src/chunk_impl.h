@@ -66,6 +66,7 @@ struct chunk_stream {
 	struct vc_mutex lock;
 	struct chunk_segment *seg; /* NULL: the next append opens one */
 	uint32_t pos;              /* next address in seg to be handed out */
+	uint32_t pushed;           /* writing back has begun up to here */
 	uint8_t *pending;          /* gathering streams: the bytes from pos - npending to pos */
 	uint32_t npending;
 };
@@ -115,7 +116,7 @@ uint64_t vc_chunk_pack_bind(uint8_t *chunk, uint64_t segno, uint32_t offset);
 
 /* See to a segment in which `size` bytes fit at the stream's position. The stream's lock is held. */
 int vc_chunk_stream_ready(struct vc_chunk_store *store, struct chunk_stream *st, uint32_t size) VC_MUST_CHECK;
-/* Write to the stream's segment and begin writing it back. The stream's lock is held. */
+/* Write to the stream's segment, and begin writing back what has come together. The stream's lock is held. */
 int vc_chunk_stream_write(struct vc_chunk_store *store, struct chunk_stream *st, const void *bytes, uint32_t len,
 			  uint32_t offset) VC_MUST_CHECK;
 void vc_chunk_count_appended(struct vc_chunk_store *store, uint64_t nblocks, uint64_t bytes);
