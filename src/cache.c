@@ -354,31 +354,56 @@ void vc_cache_close(struct vc_cache *cache)
 	free(cache);
 }
 
-/* Run the load of an entry that this thread made, and tell those who wait for it. */
-static int cache_load(struct cache_shard *shard, struct cache_entry *e, vc_cache_load_fn *load, void *ctx)
-{
-	struct cache_entry *dead = NULL;
-	void *data = NULL;
-	size_t len = 0;
-	int r = load(ctx, e->key, &data, &len);
-
-	vc_mutex_lock(&shard->lock);
-	if (r == 0) {
-		e->data = data;
-		e->len = len;
-	}
-	shard_loaded_locked(shard, e, r, &dead);
-	vc_mutex_unlock(&shard->lock);
-	entry_free_chain(dead);
-	return r;
-}
-
-int vc_cache_get(struct vc_cache *cache, uint64_t key, vc_cache_load_fn *load, void *ctx, struct vc_cache_ref *ret)
+int vc_cache_begin(struct vc_cache *cache, uint64_t key, struct vc_cache_ref *ret)
 {
 	uint64_t hash = cache_hash(key);
 	struct cache_shard *shard = cache_shard_of(cache, hash);
 	struct cache_entry *e;
-	int r = 0;
+	int r = VC_CACHE_HIT;
+
+	vc_mutex_lock(&shard->lock);
+	e = shard_find_locked(shard, hash, key);
+	if (!e) {
+		e = shard_begin_load_locked(shard, hash, key);
+		r = e ? VC_CACHE_LOAD : -ENOMEM;
+	} else if (e->loading) {
+		r = VC_CACHE_BUSY;
+	} else {
+		shard_use_locked(shard, e);
+	}
+	vc_mutex_unlock(&shard->lock);
+	if (r == VC_CACHE_HIT || r == VC_CACHE_LOAD)
+		entry_to_ref(e, ret);
+	return r;
+}
+
+int vc_cache_finish(struct vc_cache *cache, struct vc_cache_ref *ref, int error, void *buf, size_t len)
+{
+	struct cache_entry *e = ref->entry, *dead = NULL;
+	struct cache_shard *shard = cache_shard_of(cache, cache_hash(e->key));
+
+	vc_mutex_lock(&shard->lock);
+	if (error == 0) {
+		e->data = buf;
+		e->len = len;
+	}
+	shard_loaded_locked(shard, e, error, &dead);
+	vc_mutex_unlock(&shard->lock);
+	entry_free_chain(dead);
+	if (error == 0)
+		entry_to_ref(e, ref);
+	else
+		vc_cache_put(cache, ref);
+	return error;
+}
+
+/* Wait for another thread's load. -EAGAIN: it is not there any more. */
+static int cache_wait(struct vc_cache *cache, uint64_t key, struct vc_cache_ref *ret)
+{
+	uint64_t hash = cache_hash(key);
+	struct cache_shard *shard = cache_shard_of(cache, hash);
+	struct cache_entry *e;
+	int r = -EAGAIN;
 
 	vc_mutex_lock(&shard->lock);
 	e = shard_find_locked(shard, hash, key);
@@ -387,20 +412,33 @@ int vc_cache_get(struct vc_cache *cache, uint64_t key, vc_cache_load_fn *load, v
 		while (e->loading)
 			vc_cond_wait(&shard->loaded, &shard->lock);
 		r = e->error;
-		vc_mutex_unlock(&shard->lock);
-	} else {
-		e = shard_begin_load_locked(shard, hash, key);
-		vc_mutex_unlock(&shard->lock);
-		if (!e)
-			return -ENOMEM;
-		r = cache_load(shard, e, load, ctx);
 	}
-	if (r < 0) {
+	vc_mutex_unlock(&shard->lock);
+	if (r == 0)
+		entry_to_ref(e, ret);
+	else if (e)
 		entry_put(e);
-		return r;
+	return r;
+}
+
+int vc_cache_get(struct vc_cache *cache, uint64_t key, vc_cache_load_fn *load, void *ctx, struct vc_cache_ref *ret)
+{
+	for (;;) {
+		int r = vc_cache_begin(cache, key, ret);
+
+		if (r == VC_CACHE_LOAD) {
+			void *data = NULL;
+			size_t len = 0;
+
+			r = load(ctx, key, &data, &len);
+			return vc_cache_finish(cache, ret, r, data, len);
+		}
+		if (r != VC_CACHE_BUSY)
+			return r;
+		r = cache_wait(cache, key, ret);
+		if (r != -EAGAIN)
+			return r;
 	}
-	entry_to_ref(e, ret);
-	return 0;
 }
 
 bool vc_cache_peek(struct vc_cache *cache, uint64_t key, struct vc_cache_ref *ret)

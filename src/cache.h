@@ -40,6 +40,17 @@ void vc_cache_close(struct vc_cache *cache);
 /** Get `key`, loading it with `load` on a miss. Returns 0 or -errno. */
 int vc_cache_get(struct vc_cache *cache, uint64_t key, vc_cache_load_fn *load, void *ctx,
 		 struct vc_cache_ref *ret) VC_MUST_CHECK;
+/**
+ * vc_cache_get in two steps, for a caller that loads several keys at once. Returns
+ *   VC_CACHE_HIT   *ret is held
+ *   VC_CACHE_LOAD  the caller loads it, and says so with vc_cache_finish. Others wait until then: in between it waits for nobody's load.
+ *   VC_CACHE_BUSY  another thread does (or the caller, for the same key): nothing is held. vc_cache_get waits for it.
+ * or -ENOMEM.
+ */
+enum vc_cache_step { VC_CACHE_HIT, VC_CACHE_LOAD, VC_CACHE_BUSY };
+int vc_cache_begin(struct vc_cache *cache, uint64_t key, struct vc_cache_ref *ret) VC_MUST_CHECK;
+/** Ends a load: with `error`, or with `buf` (from malloc, taken) which *ref then holds. Returns error. */
+int vc_cache_finish(struct vc_cache *cache, struct vc_cache_ref *ref, int error, void *buf, size_t len);
 /** Get `key` only if present. Returns true and a ref, or false. */
 bool vc_cache_peek(struct vc_cache *cache, uint64_t key, struct vc_cache_ref *ret) VC_MUST_CHECK;
 /** Put a copy of `data` under `key` if it is not there (a writer that just made it). May silently not. */

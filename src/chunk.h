@@ -91,6 +91,18 @@ void vc_chunk_direct_done(struct vc_chunk_store *store, const struct vc_disk_dir
  */
 int vc_chunk_read(struct vc_chunk_store *store, uint64_t entry, uint32_t nblocks, void *buf) VC_MUST_CHECK;
 
+/** A piece of one chunk that is wanted: as the parameters of vc_chunk_read. */
+struct vc_chunk_want {
+	uint64_t entry;
+	uint32_t nblocks;
+	void *buf;
+};
+/**
+ * vc_chunk_read of `n` pieces at once: chunks that are not in the cache and lie one behind another in a file are read with one
+ * call and expanded by several threads. 0, or the error of the first piece that failed, with its number in *ret_failed.
+ */
+int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n, size_t *ret_failed) VC_MUST_CHECK;
+
 /**
  * Does a chunk with exactly this entry and payload checksum lie on disk, whole? For replay of direct records;
  * reads the file, not the cache, and sends no message when the answer is no. Returns 0 (yes), -EBADMSG (no), or another

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * chunk_impl: what chunk.c (life, appending), chunk_direct.c (large writes), chunk_segment.c (segments and their files), chunk_sync.c and
- * chunk_read.c (reading and verifying) share. Nobody else includes it, but the store's unit test.
+ * chunk_impl: what chunk.c (life, appending), chunk_direct.c (large writes), chunk_segment.c (segments and their files), chunk_sync.c,
+ * chunk_read.c and chunk_read_many.c (reading and verifying) share. Nobody else includes it, but the store's unit test.
  *
  *   store -> segs[]    every segment, ascending; open and sealed
  *         -> streams[] -> seg (one user), position, pending buffer
@@ -147,6 +147,14 @@ void vc_chunk_segment_grow(struct vc_chunk_store *store, struct chunk_segment *s
 void vc_chunk_segment_wrote(struct vc_chunk_store *store, struct chunk_segment *seg);
 
 /* ---- chunk_read.c ---- */
+
+/* What is wrong with a map entry, or with the `len` bytes that lie where it points; NULL: nothing. */
+const char *vc_chunk_entry_wrong(uint64_t entry);
+const char *vc_chunk_wrong(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len);
+/* Says so. -EBADMSG. */
+int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why);
+/* What is wanted, from the expanded chunk. 0 or -EBADMSG. */
+int vc_chunk_copy_out(struct vc_chunk_store *store, const struct vc_chunk_want *want, const struct vc_cache_ref *ref) VC_MUST_CHECK;
 
 /* The header's own checksum, bound to the address that the chunk lies at. */
 uint32_t vc_chunk_header_sum(const struct vc_disk_chunk *head, uint64_t segno, uint32_t offset);

@@ -37,7 +37,7 @@ uint32_t vc_chunk_header_sum(const struct vc_disk_chunk *head, uint64_t segno, u
 
 /* ---- verification: each says what is wrong, or NULL ---- */
 
-static const char *read_entry_wrong(uint64_t entry)
+const char *vc_chunk_entry_wrong(uint64_t entry)
 {
 	if (entry >> (VC_ENTRY_BITS - 1) != 0 || vc_entry_segno(entry) == 0 ||
 	    vc_entry_offset(entry) < VC_CHUNK_SEGMENT_HEADER)
@@ -88,11 +88,22 @@ static const char *read_payload_wrong(const struct chunk_raw *raw)
 	return NULL;
 }
 
-static int read_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why)
+int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why)
 {
 	vc_err("%s/%08" PRIx64 ".seg: chunk at offset %" PRIu32 " is corrupt: %s", store->dir, vc_entry_segno(entry),
 	       vc_entry_offset(entry), why);
 	return -EBADMSG;
+}
+
+const char *vc_chunk_wrong(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len)
+{
+	struct chunk_raw raw = { .got = len };
+	const char *why;
+
+	memcpy(&raw.head, bytes, VC_MIN(len, sizeof(raw.head)));
+	why = read_head_wrong(store, entry, &raw);
+	raw.payload = (uint8_t *)(uintptr_t)bytes + sizeof(raw.head);
+	return why ? why : read_payload_wrong(&raw);
 }
 
 /* ---- fetching ---- */
@@ -119,7 +130,7 @@ static int read_verified(struct vc_chunk_store *store, uint64_t entry, struct ch
 {
 	int r;
 
-	*ret_why = read_entry_wrong(entry);
+	*ret_why = vc_chunk_entry_wrong(entry);
 	if (*ret_why)
 		return -EBADMSG;
 	raw->room = vc_entry_read_len(entry) - sizeof(raw->head);
@@ -175,26 +186,33 @@ static int read_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
 			why = "it does not expand to its length";
 	}
 	if (why)
-		r = read_corrupt(store, key, why);
+		r = vc_chunk_corrupt(store, key, why);
 	free(raw.payload);
 	return r;
 }
 
+int vc_chunk_copy_out(struct vc_chunk_store *store, const struct vc_chunk_want *want, const struct vc_cache_ref *ref)
+{
+	size_t at = vc_entry_block(want->entry) * (size_t)VC_BLOCK_SIZE, len = want->nblocks * (size_t)VC_BLOCK_SIZE;
+
+	if (at + len > ref->len)
+		return vc_chunk_corrupt(store, want->entry, "it is shorter than the map says");
+	memcpy(want->buf, (const uint8_t *)ref->data + at, len);
+	return 0;
+}
+
 int vc_chunk_read(struct vc_chunk_store *store, uint64_t entry, uint32_t nblocks, void *buf)
 {
-	size_t at = vc_entry_block(entry) * (size_t)VC_BLOCK_SIZE, len = nblocks * (size_t)VC_BLOCK_SIZE;
+	const struct vc_chunk_want want = { .entry = entry, .nblocks = nblocks, .buf = buf };
 	struct vc_cache_ref ref;
-	int r = 0;
+	int r;
 
-	if (nblocks < 1 || nblocks > VC_CHUNK_BLOCKS_MAX || read_entry_wrong(entry))
-		return read_corrupt(store, entry, "the map names an impossible address");
+	if (nblocks < 1 || nblocks > VC_CHUNK_BLOCKS_MAX || vc_chunk_entry_wrong(entry))
+		return vc_chunk_corrupt(store, entry, "the map names an impossible address");
 	r = vc_cache_get(store->cache, vc_entry_chunk(entry), read_load, store, &ref);
 	if (r < 0)
 		return r;
-	if (at + len > ref.len)
-		r = read_corrupt(store, entry, "it is shorter than the map says");
-	else
-		memcpy(buf, (const uint8_t *)ref.data + at, len);
+	r = vc_chunk_copy_out(store, &want, &ref);
 	vc_cache_put(store->cache, &ref);
 	return r;
 }
@@ -221,17 +239,17 @@ int vc_chunk_vouch(struct vc_chunk_store *store, const struct vc_disk_direct *it
 int vc_chunk_stored_size(struct vc_chunk_store *store, uint64_t entry, uint32_t *ret_bytes)
 {
 	struct chunk_raw raw = { .payload = NULL };
-	const char *why = read_entry_wrong(entry);
+	const char *why = vc_chunk_entry_wrong(entry);
 	int r;
 
 	if (why)
-		return read_corrupt(store, entry, why);
+		return vc_chunk_corrupt(store, entry, why);
 	r = read_fetch(store, entry, &raw);
 	if (r < 0)
 		return r;
 	why = read_head_wrong(store, entry, &raw);
 	if (why)
-		return read_corrupt(store, entry, why);
+		return vc_chunk_corrupt(store, entry, why);
 	*ret_bytes = VC_ROUND_UP((uint32_t)sizeof(raw.head) + vc_le32_get(raw.head.stored_len), VC_CHUNK_ALIGN);
 	return 0;
 }

@@ -45,6 +45,7 @@ struct vc_io_ops {
 	int (*allocate)(struct vc_file *file, uint64_t offset, uint64_t len); /* reserve, keep size; -EOPNOTSUPP allowed */
 	int (*size)(struct vc_file *file, uint64_t *ret_size);
 	void (*start_writeback)(struct vc_file *file, uint64_t offset, uint64_t len); /* a hint; no durability */
+	void (*read_ahead)(struct vc_file *file, uint64_t offset, uint64_t len); /* a hint: will be read soon. Optional */
 	int (*unlink)(struct vc_io *io, const char *path);
 	int (*rename)(struct vc_io *io, const char *from, const char *to);
 	int (*mkdir)(struct vc_io *io, const char *path); /* mode 0700 */
@@ -122,6 +123,11 @@ static inline VC_MUST_CHECK int vc_io_size(struct vc_file *f, uint64_t *ret) { r
 static inline void vc_io_start_writeback(struct vc_file *f, uint64_t off, uint64_t len)
 {
 	f->io->ops->start_writeback(f, off, len);
+}
+static inline void vc_io_read_ahead(struct vc_file *f, uint64_t off, uint64_t len)
+{
+	if (f->io->ops->read_ahead)
+		f->io->ops->read_ahead(f, off, len);
 }
 static inline VC_MUST_CHECK int vc_io_unlink(struct vc_io *io, const char *path) { return io->ops->unlink(io, path); }
 static inline VC_MUST_CHECK int vc_io_rename(struct vc_io *io, const char *from, const char *to)

@@ -240,6 +240,11 @@ static void posix_start_writeback(struct vc_file *file, uint64_t offset, uint64_
 	(void)sync_file_range(to_posix(file)->fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
 }
 
+static void posix_read_ahead(struct vc_file *file, uint64_t offset, uint64_t len)
+{
+	(void)posix_fadvise(to_posix(file)->fd, (off_t)offset, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
 static int posix_lock(struct vc_file *file)
 {
 	int r;
@@ -348,6 +353,7 @@ static const struct vc_io_ops posix_ops = {
 	.allocate = posix_allocate,
 	.size = posix_size,
 	.start_writeback = posix_start_writeback,
+	.read_ahead = posix_read_ahead,
 	.unlink = posix_unlink,
 	.rename = posix_rename,
 	.mkdir = posix_mkdir,

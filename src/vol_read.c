@@ -212,29 +212,59 @@ static uint64_t fetch_run(const struct vc_slot *slots, uint64_t n)
 	return run;
 }
 
+static void fetch_damaged(struct vc_inode *inode, uint64_t lba, int error)
+{
+	if (error == -EBADMSG || error == -EUCLEAN)
+		vc_err("image %llu, offset %llu: damaged data, not returned", (unsigned long long)inode->ino,
+		       (unsigned long long)(lba * VC_BLOCK_SIZE));
+}
+
+/* The chunks of a window, all at once. */
+struct fetch_chunks {
+	struct vc_chunk_want wants[VOL_WINDOW + 1];
+	uint64_t lbas[VOL_WINDOW + 1];
+	size_t n;
+};
+
+static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c)
+{
+	struct vc_chunk_store *chunks = vol_pool(inode)->chunks;
+	size_t failed = 0;
+	int r = 0;
+
+	if (c->n == 1)
+		r = vc_chunk_read(chunks, c->wants[0].entry, c->wants[0].nblocks, c->wants[0].buf);
+	else if (c->n > 1)
+		r = vc_chunk_read_many(chunks, c->wants, c->n, &failed);
+	if (r < 0)
+		fetch_damaged(inode, c->lbas[failed], r);
+	return r;
+}
+
 static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t lba, uint64_t n, uint8_t *buf)
 {
 	struct vc_pool *pool = vol_pool(inode);
+	struct fetch_chunks chunks;
+	int r = 0;
 
-	for (uint64_t i = 0; i < n;) {
+	chunks.n = 0;
+	for (uint64_t i = 0; i < n && r == 0;) {
 		uint64_t run = fetch_run(&slots[i], n - i);
 		uint8_t *to = buf + i * VC_BLOCK_SIZE;
-		int r = 0;
 
-		if (slots[i].kind == VC_SLOT_LOG)
+		if (slots[i].kind == VC_SLOT_LOG) {
 			r = fetch_log(pool, &slots[i], run, to);
-		else if (slots[i].kind == VC_SLOT_CHUNK)
-			r = vc_chunk_read(pool->chunks, slots[i].addr, (uint32_t)run, to);
-		else
+			if (r < 0)
+				fetch_damaged(inode, lba + i, r);
+		} else if (slots[i].kind == VC_SLOT_CHUNK) {
+			chunks.lbas[chunks.n] = lba + i;
+			chunks.wants[chunks.n++] = (struct vc_chunk_want){ slots[i].addr, (uint32_t)run, to };
+		} else {
 			memset(to, 0, run * VC_BLOCK_SIZE);
-		if (r == -EBADMSG || r == -EUCLEAN)
-			vc_err("image %llu, offset %llu: damaged data, not returned", (unsigned long long)inode->ino,
-			       (unsigned long long)((lba + i) * VC_BLOCK_SIZE));
-		if (r < 0)
-			return r;
+		}
 		i += run;
 	}
-	return 0;
+	return r < 0 ? r : fetch_chunks(inode, &chunks);
 }
 
 /* What overtook us is done when the fold lock is free. */
