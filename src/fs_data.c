@@ -46,12 +46,15 @@ static void data_write_answer(struct fs_op *op)
 	fs_op_free(op);
 }
 
-/** Pages are dropped for direct handles only: while a cached one writes, the kernel holds the pages until the answer. */
+/**
+ * Pages are dropped for direct handles only: while a cached one writes, the kernel holds the pages until the answer. Pages
+ * of a mapping are written back through any handle, so that a direct handle does not tell: the request does.
+ */
 static void data_write_notify(struct fs_job *job)
 {
 	struct fs_op *op = vc_container_of(job, struct fs_op, job);
 
-	if (op->handle->direct)
+	if (op->handle->direct && !op->from_cache)
 		fs_notify_range(op->fs, op->ino, op->offset, op->len);
 	else
 		fs_notify_attr(op->fs, op->ino);
@@ -60,7 +63,7 @@ static void data_write_notify(struct fs_job *job)
 
 static void data_written(struct fs_op *op, int error)
 {
-	bool cached = fs_handle_changed(op->handle);
+	bool cached = !op->from_cache && fs_handle_changed(op->handle);
 
 	if (error < 0) {
 		fs_op_reply_err(op, error);
@@ -112,6 +115,7 @@ void fs_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	op->ino = ino;
 	op->offset = (uint64_t)off;
 	op->len = size;
+	op->from_cache = fi->writepage;
 	op->wide = data_drops_mode_bits(h, flags);
 	fs_op_started_light(op, off < 0 ? -EINVAL :
 					  vc_volume_write(h->inode, buf, size, (uint64_t)off, flags, &op->done));

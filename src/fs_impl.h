@@ -156,6 +156,7 @@ struct fs_op {
 	/* Answers the request and frees the op. On a worker or the finish queue; a light one wherever the completion runs. */
 	void (*finish)(struct fs_op *op, int error);
 	bool light;
+	bool from_cache;                /* write: of pages that the kernel holds until the answer, whatever the handle */
 	int error;
 	atomic_int phase;
 	struct vc_inode *inode, *other; /* references, put by fs_op_free */
