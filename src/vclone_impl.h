@@ -3,6 +3,7 @@
  * vclone_impl: what the parts of the administration program share. Single-threaded.
  *
  *   vclone.c            table of subcommands, --help, --version
+ *   vclone_options.c    command lines of subcommands
  *   vclone_path.c       paths: is it on a mount, what is it called within that mount, name patterns
  *   vclone_text.c       names, messages and JSON
  *   vclone_progress.c   the progress line of long work
@@ -21,7 +22,7 @@
 
 enum vc_exit { VC_EXIT_OK = 0, VC_EXIT_FAILED = 1, VC_EXIT_USAGE = 2 };
 
-/* ---- vclone.c: subcommands ---- */
+/* ---- vclone_options.c: subcommands and their command lines ---- */
 
 struct vc_command {
 	const char *name;

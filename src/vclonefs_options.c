@@ -75,7 +75,8 @@ static int option_threads(struct vc_mount_options *o, const char *text)
 	uint64_t n = 0;
 	int r = option_number(text, 1, VC_FS_THREADS_MAX, &n);
 
-	o->fs.threads = (unsigned int)n;
+	if (r == 0)
+		o->fs.threads = (unsigned int)n;
 	return r;
 }
 

@@ -30,9 +30,40 @@ uint64_t vc_unit_seed(void)
 	return seed;
 }
 
+static struct {
+	const uint8_t *bytes;
+	size_t left;
+} script;
+
+void vc_unit_script(const uint8_t *bytes, size_t len)
+{
+	script.bytes = bytes;
+	script.left = len;
+}
+
+size_t vc_unit_script_left(void)
+{
+	return script.left;
+}
+
+/* A number from as many bytes as reach n needs. */
+static uint64_t script_number(uint64_t n)
+{
+	uint64_t x = 0;
+
+	for (uint64_t reach = 1; reach < n && script.left; reach = reach > UINT64_MAX >> 8 ? UINT64_MAX : reach << 8) {
+		x = x << 8 | *script.bytes++;
+		script.left--;
+	}
+	return x;
+}
+
 uint64_t vc_unit_random(uint64_t *state)
 {
 	uint64_t x = *state += UINT64_C(0x9e3779b97f4a7c15);
+
+	if (script.left) /* seeds: different for different bytes, and no more of them than that */
+		x ^= script_number(1 << 16) * UINT64_C(0x2545f4914f6cdd1d);
 
 	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
 	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
@@ -41,7 +72,7 @@ uint64_t vc_unit_random(uint64_t *state)
 
 uint64_t vc_unit_below(uint64_t *state, uint64_t n)
 {
-	return vc_unit_random(state) % n;
+	return (script.left ? script_number(n) : vc_unit_random(state)) % n;
 }
 
 char *vc_unit_tmpdir(void)

@@ -25,6 +25,14 @@ uint64_t vc_unit_random(uint64_t *state);
 /** A number below `n` (not 0). */
 uint64_t vc_unit_below(uint64_t *state, uint64_t n);
 
+/**
+ * From now on the numbers that vc_unit_random and vc_unit_below give come from these bytes (alive until the next call), whatever the
+ * state, until there are none left. For fuzzing: one thread. NULL, 0: no more.
+ */
+void vc_unit_script(const uint8_t *bytes, size_t len);
+/** Bytes that are left of it. */
+size_t vc_unit_script_left(void);
+
 /** A new private directory; NULL only if none can be made. Free with vc_unit_rmdir. */
 char *vc_unit_tmpdir(void);
 /** Remove a directory of vc_unit_tmpdir and all below it, and free the string. */
