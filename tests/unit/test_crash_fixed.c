@@ -12,7 +12,6 @@
 
 #define KIB UINT64_C(1024)
 #define DROPS_MAX 12
-#define POOL "/pool"
 
 static size_t checked;
 
@@ -230,7 +229,7 @@ static void test_backup(void **state VC_UNUSED)
 	struct crash_look look;
 	size_t from = 0;
 
-	crash_look_init(&look, 13, 4);
+	crash_look_init(&look, 13, 16);
 	look.rebuild = 4;
 	crash_do_create(run, "a");
 	crash_run_reopen(run);
@@ -332,31 +331,52 @@ static void test_log_sync_fails(void **state VC_UNUSED) { sync_fails("/log/", 9)
 static void test_chunk_sync_fails(void **state VC_UNUSED) { sync_fails("/chunk/", 10); }
 static void test_journal_sync_fails(void **state VC_UNUSED) { sync_fails("/journal/", 11); }
 
-/* A pool that is half made is not taken for one; a pool that is made stays. */
+static bool is_pool(struct vc_sim *sim)
+{
+	struct vc_file *file;
+	int r = vc_io_open(vc_sim_io(sim), CRASH_POOL "/pool", VC_IO_READ, &file);
+
+	if (r == 0)
+		vc_io_close(file);
+	return r == 0;
+}
+
+static void create_struck(struct vc_sim *sim, size_t at, struct vc_sim_policy policy)
+{
+	struct vc_sim *after = vc_sim_crash(sim, at, &policy);
+	bool made = is_pool(after);
+	struct vc_pool *pool;
+	int r = engine_try_open(vc_sim_io(after), CRASH_POOL, ENGINE_DESTAGE_NEVER, &pool);
+
+	assert_int_equal(r, made ? 0 : -ENOENT);
+	assert_true(made || at < vc_sim_events(sim));
+	if (r == 0)
+		engine_close(pool);
+	vc_sim_free(after);
+	checked++;
+}
+
+/* A pool that is half made is not taken for one; one that has its file "pool" has all the rest; one that is made stays. */
 static void test_create(void **state VC_UNUSED)
 {
+	static const enum vc_sim_keep kinds[] = { VC_SIM_KEEP_ALL, VC_SIM_KEEP_NONE, VC_SIM_KEEP_DATA, VC_SIM_KEEP_NAMES };
+	static const enum vc_sim_keep ones[] = { VC_SIM_DROP_ONE, VC_SIM_KEEP_ONE, VC_SIM_TEAR_ONE };
 	struct vc_sim *sim = vc_sim_new();
 	struct vc_pool_geometry geometry;
 	uint64_t rng = 12;
-	size_t end;
 
 	engine_geometry(&rng, &geometry);
-	assert_int_equal(vc_pool_create(vc_sim_io(sim), POOL, &geometry), 0);
-	end = vc_sim_events(sim);
-	for (size_t at = 0; at <= end; at++)
-		for (unsigned i = 0; i < 6; i++) {
-			struct vc_sim_policy policy = { .keep = i < 2 ? i == 0 ? VC_SIM_KEEP_ALL : VC_SIM_KEEP_NONE : VC_SIM_KEEP_RANDOM,
-							.seed = at * 8 + i };
-			struct vc_sim *after = vc_sim_crash(sim, at, &policy);
-			struct vc_pool *pool;
-			int r = engine_try_open(vc_sim_io(after), POOL, ENGINE_DESTAGE_NEVER, &pool);
+	assert_int_equal(vc_pool_create(vc_sim_io(sim), CRASH_POOL, &geometry), 0);
+	for (size_t at = 0; at <= vc_sim_events(sim); at++) {
+		size_t n = vc_sim_uncertain(sim, at);
 
-			assert_true(r == 0 || (r == -ENOENT && at < end));
-			if (r == 0)
-				engine_close(pool);
-			vc_sim_free(after);
-			checked++;
-		}
+		for (size_t i = 0; i < VC_ARRAY_LEN(kinds); i++)
+			create_struck(sim, at, (struct vc_sim_policy){ .keep = kinds[i] });
+		for (size_t i = 0; i < n * VC_ARRAY_LEN(ones); i++)
+			create_struck(sim, at, (struct vc_sim_policy){ .keep = ones[i % VC_ARRAY_LEN(ones)], .which = i / VC_ARRAY_LEN(ones), .seed = at });
+		for (uint64_t seed = 0; seed < 4; seed++)
+			create_struck(sim, at, (struct vc_sim_policy){ .keep = VC_SIM_KEEP_RANDOM, .seed = at * 8 + seed });
+	}
 	vc_sim_free(sim);
 }
 
