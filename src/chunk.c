@@ -255,7 +255,7 @@ int vc_chunk_stream_ready(struct vc_chunk_store *store, struct chunk_stream *st,
 
 	if (vc_chunk_is_read_only(store))
 		return -EROFS;
-	if (st->seg && store->segment_size - st->pos >= size)
+	if (st->seg && st->seg->limit - st->pos >= size)
 		return 0;
 	r = stream_seal(store, st);
 	if (r < 0)
@@ -368,6 +368,37 @@ int vc_chunk_stream_flush(struct vc_chunk_store *store, enum vc_chunk_stream str
 	r = stream_flush(store, st);
 	vc_mutex_unlock(&st->lock);
 	return r;
+}
+
+/* ---- taking back ---- */
+
+void vc_chunk_mark(struct vc_chunk_store *store, struct vc_chunk_mark *ret)
+{
+	struct chunk_stream *st = &store->streams[VC_STREAM_DESTAGE];
+
+	vc_mutex_lock(&st->lock);
+	*ret = (struct vc_chunk_mark){ .segno = st->seg ? st->seg->segno : 0, .pos = st->pos };
+	vc_mutex_unlock(&st->lock);
+	ret->next = vc_chunk_next_segno(store);
+}
+
+void vc_chunk_rewind(struct vc_chunk_store *store, const struct vc_chunk_mark *mark)
+{
+	struct chunk_stream *st = &store->streams[VC_STREAM_DESTAGE];
+
+	if (vc_chunk_is_read_only(store))
+		return;
+	vc_mutex_lock(&st->lock);
+	st->npending = 0;
+	if (st->seg && st->seg->segno == mark->segno) {
+		st->pos = mark->pos;
+		vc_chunk_segment_grow(store, st->seg, st->pos, 0, 0);
+	} else if (st->seg) {
+		vc_chunk_segment_seal(store, st->seg, VC_CHUNK_SEGMENT_HEADER);
+		st->seg = NULL;
+	}
+	vc_mutex_unlock(&st->lock);
+	vc_chunk_segment_undo(store, mark->next, mark->segno, mark->pos);
 }
 
 /* ---- figures ---- */

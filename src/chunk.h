@@ -72,6 +72,20 @@ int vc_chunk_append(struct vc_chunk_store *store, enum vc_chunk_stream stream, u
 		    uint64_t lsn, const void *data, uint32_t nblocks, uint64_t *ret_entry,
 		    uint64_t *ret_payload_sum) VC_MUST_CHECK;
 
+/** A place in the DESTAGE stream. */
+struct vc_chunk_mark {
+	uint64_t segno; /* 0: between segments */
+	uint32_t pos;
+	uint64_t next;  /* lowest number never used */
+};
+/** Where the DESTAGE stream is. Its only user asks before a checkpoint, all appended before being synced. */
+void vc_chunk_mark(struct vc_chunk_store *store, struct vc_chunk_mark *ret);
+/**
+ * Take everything back that was appended to the DESTAGE stream since the mark: the disk is full, the checkpoint will be made again, and
+ * nothing names these chunks. Without that, each try would leave garbage on the full disk.
+ */
+void vc_chunk_rewind(struct vc_chunk_store *store, const struct vc_chunk_mark *mark);
+
 /**
  * A direct writer appends `n` chunks worth of `nblocks` blocks at once: splits at multiples of chunk_blocks of the lba,
  * leaves out all-zero chunks (entry 0), compresses outside any lock, writes all with one pwritev. `ret` has room for

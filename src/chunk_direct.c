@@ -82,10 +82,10 @@ static void direct_pack(const struct direct_job *job, struct direct_piece *p)
 }
 
 /* Bind the chunks left that fit from the position on, at least one. Returns their bytes, number, and the item after. */
-static uint32_t direct_bind(const struct vc_chunk_store *store, const struct chunk_stream *st, struct direct_piece *p,
+static uint32_t direct_bind(const struct chunk_stream *st, struct direct_piece *p,
 			    uint32_t *ret_nchunks, uint32_t *ret_item)
 {
-	uint32_t room = store->segment_size - st->pos, run = 0, nchunks = 0, item = p->nplaced;
+	uint32_t room = st->seg->limit - st->pos, run = 0, nchunks = 0, item = p->nplaced;
 
 	for (; item < p->n; item++) {
 		uint8_t *chunk = p->bytes + p->placed + run;
@@ -112,7 +112,7 @@ static int direct_place_run(const struct direct_job *job, struct chunk_stream *s
 
 	if (r < 0)
 		return r;
-	run = direct_bind(store, st, p, &nchunks, &item);
+	run = direct_bind(st, p, &nchunks, &item);
 	r = vc_chunk_stream_write(store, st, p->bytes + p->placed, run, st->pos);
 	if (r < 0)
 		return r;

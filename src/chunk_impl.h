@@ -45,6 +45,7 @@ struct chunk_segment {
 	enum vc_chunk_stream stream;  /* fixed; of those found at open without meaning */
 	struct vc_file *file;         /* set once by the first user, taken away when users is 0 */
 	uint64_t used, max_lsn;
+	uint32_t limit;               /* fixed; of those made here: no byte is written from here on */
 	uint32_t users;               /* readers, syncs and the stream: the file stays open */
 	uint32_t pins;                /* direct chunks whose log record has no LSN yet */
 	bool listed;                  /* in the table; when not, the last user frees it */
@@ -129,11 +130,16 @@ int vc_chunk_stream_flush(struct vc_chunk_store *store, enum vc_chunk_stream str
 int vc_chunk_segment_list(struct vc_chunk_store *store) VC_MUST_CHECK;
 /* Free the table; no segment has users. */
 void vc_chunk_segment_free_all(struct vc_chunk_store *store);
-/* A new segment with its header written, and one user, the caller. -ENOSPC leaves nothing behind. */
+/* A new segment, smaller than usual on a disk that is nearly full, with its header written, and one user, the caller. -ENOSPC leaves nothing behind. */
 int vc_chunk_segment_create(struct vc_chunk_store *store, enum vc_chunk_stream stream,
 			    struct chunk_segment **ret) VC_MUST_CHECK;
 /* No more chunks after `used`; gives up the caller's use. */
 void vc_chunk_segment_seal(struct vc_chunk_store *store, struct chunk_segment *seg, uint32_t used);
+/*
+ * Undo a DESTAGE stream's segments: remove those numbered `segno` and above, which nothing names, and cut the one below, if sealed, back to
+ * `used`. What cannot be removed stays as garbage.
+ */
+void vc_chunk_segment_undo(struct vc_chunk_store *store, uint64_t segno, uint64_t keep_segno, uint32_t used);
 /* Use the file of a segment, opened if need be. 0, -ESTALE (no such segment), -errno. */
 int vc_chunk_segment_get(struct vc_chunk_store *store, uint64_t segno, struct chunk_segment **ret) VC_MUST_CHECK;
 void vc_chunk_segment_put(struct vc_chunk_store *store, struct chunk_segment *seg);

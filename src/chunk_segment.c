@@ -30,6 +30,8 @@
 #include "msg.h"
 
 #define SEGMENT_NAME_LEN 12 /* %08x.seg */
+/* Takes any chunk, and a few of the usual ones. */
+#define SEGMENT_SMALLEST (2 * (VC_CHUNK_SEGMENT_HEADER + (uint32_t)VC_CHUNK_SIZE_MAX))
 
 static void segment_path(const struct vc_chunk_store *store, uint64_t segno, char path[VC_CHUNK_PATH_MAX])
 {
@@ -381,11 +383,25 @@ static int segment_write_header(struct vc_chunk_store *store, struct vc_file *fi
 	return vc_io_pwrite(file, &head, sizeof(head), 0);
 }
 
-static int segment_fill_file(struct vc_chunk_store *store, struct vc_file *file, uint64_t segno)
+/* Reserve the space of a segment; on a disk that is nearly full a quarter, or a quarter of that, is better than none. */
+static int segment_reserve(struct vc_chunk_store *store, struct vc_file *file, uint32_t *ret_limit)
 {
-	int r = vc_io_allocate(file, 0, store->segment_size);
+	uint32_t size = store->segment_size;
+	int r = vc_io_allocate(file, 0, size);
 
-	if (r == 0 || r == -EOPNOTSUPP)
+	while (vc_chunk_no_space(r) && size / 4 >= SEGMENT_SMALLEST) {
+		size = size / 4 / VC_CHUNK_ALIGN * VC_CHUNK_ALIGN;
+		r = vc_io_allocate(file, 0, size);
+	}
+	*ret_limit = size;
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
+static int segment_fill_file(struct vc_chunk_store *store, struct vc_file *file, uint64_t segno, uint32_t *ret_limit)
+{
+	int r = segment_reserve(store, file, ret_limit);
+
+	if (r == 0)
 		r = segment_write_header(store, file, segno);
 	return r < 0 ? vc_chunk_write_failed(store, r) : 0;
 }
@@ -413,7 +429,7 @@ static void segment_give_back_number(struct vc_chunk_store *store, uint64_t segn
 	vc_mutex_unlock(&store->lock);
 }
 
-static int segment_create_file(struct vc_chunk_store *store, uint64_t segno, struct vc_file **ret)
+static int segment_create_file(struct vc_chunk_store *store, uint64_t segno, struct vc_file **ret, uint32_t *ret_limit)
 {
 	char path[VC_CHUNK_PATH_MAX];
 	int r;
@@ -428,7 +444,7 @@ static int segment_create_file(struct vc_chunk_store *store, uint64_t segno, str
 		segment_give_back_number(store, segno);
 		return vc_chunk_no_space(r) ? -ENOSPC : r;
 	}
-	r = segment_fill_file(store, *ret, segno);
+	r = segment_fill_file(store, *ret, segno, ret_limit);
 	if (r < 0) {
 		vc_io_close(*ret);
 		if (vc_io_unlink(store->io, path) == 0)
@@ -461,7 +477,7 @@ int vc_chunk_segment_create(struct vc_chunk_store *store, enum vc_chunk_stream s
 	do {
 		r = segment_take_number(store, &seg->segno);
 		if (r == 0)
-			r = segment_create_file(store, seg->segno, &seg->file);
+			r = segment_create_file(store, seg->segno, &seg->file, &seg->limit);
 	} while (r == -EEXIST);
 	if (r < 0) {
 		free(seg);
@@ -601,4 +617,53 @@ int vc_chunk_remove_segment(struct vc_chunk_store *store, uint64_t segno)
 	vc_mutex_unlock(&store->lock);
 	vc_chunk_segment_put(store, seg);
 	return r;
+}
+
+/* A sealed segment loses what lies behind `used`. */
+static void segment_cut(struct vc_chunk_store *store, uint64_t segno, uint32_t used)
+{
+	char path[VC_CHUNK_PATH_MAX];
+	struct chunk_segment *seg;
+	struct vc_file *file;
+	int r;
+
+	segment_path(store, segno, path);
+	r = vc_io_open(store->io, path, VC_IO_WRITE, &file);
+	if (r < 0)
+		return;
+	r = vc_io_truncate(file, used);
+	vc_io_close(file);
+	vc_mutex_lock(&store->lock);
+	seg = table_get_locked(store, segno);
+	if (r == 0 && seg)
+		segment_set_used_locked(store, seg, used);
+	vc_mutex_unlock(&store->lock);
+}
+
+/* The first segment of the DESTAGE stream numbered `segno` or above, 0: none. */
+static uint64_t segment_next_destaged(struct vc_chunk_store *store, uint64_t segno, bool *ret_sealed)
+{
+	uint64_t found = 0;
+
+	vc_mutex_lock(&store->lock);
+	for (size_t i = table_find_locked(store, segno); i < store->nsegs && !found; i++)
+		if (store->segs[i]->stream == VC_STREAM_DESTAGE && store->segs[i]->limit) {
+			found = store->segs[i]->segno;
+			*ret_sealed = store->segs[i]->sealed;
+		}
+	vc_mutex_unlock(&store->lock);
+	return found;
+}
+
+void vc_chunk_segment_undo(struct vc_chunk_store *store, uint64_t segno, uint64_t keep_segno, uint32_t used)
+{
+	bool sealed;
+
+	if (keep_segno && segment_next_destaged(store, keep_segno, &sealed) == keep_segno && sealed)
+		segment_cut(store, keep_segno, used);
+	while ((segno = segment_next_destaged(store, segno, &sealed)) != 0) {
+		int r VC_UNUSED = sealed ? vc_chunk_remove_segment(store, segno) : 0; /* at worst it stays */
+
+		segno++;
+	}
 }

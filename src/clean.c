@@ -115,7 +115,7 @@ static int clean_figures(struct vc_clean *c)
 	for (size_t i = 0; i < c->nimages && r == 0;) {
 		struct vc_meta_txn *txn = NULL;
 
-		r = vc_meta_write_begin(c->pool->meta, &txn);
+		r = vc_pool_meta_begin(c->pool, 2 * VC_MIN(c->nimages - i, (size_t)CLEAN_SWEEP_BATCH), &txn);
 		for (size_t k = 0; k < CLEAN_SWEEP_BATCH && i < c->nimages && r == 0; k++, i++)
 			r = clean_put_exclusive(c, txn, &c->images[i]);
 		if (r == 0)

@@ -37,7 +37,7 @@ int vc_clean_delete(struct vc_clean *c, const uint64_t *ids, size_t n)
 
 	if (n == 0)
 		return 0;
-	r = vc_meta_write_begin(c->pool->meta, &txn);
+	r = vc_pool_meta_begin(c->pool, 2 * n, &txn);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < n && r == 0; i++) {
@@ -135,7 +135,7 @@ static int sweep_forget_rows(struct vc_clean *c, const struct sweep_segments *s)
 {
 	struct vc_meta_txn *txn;
 	uint8_t key[9];
-	int r = vc_meta_write_begin(c->pool->meta, &txn);
+	int r = vc_pool_meta_begin(c->pool, 2 * s->ndead, &txn);
 
 	if (r < 0)
 		return r;

@@ -6,7 +6,7 @@
  *   1 the slice is cut, all its records are applied, its inodes settled      (memory)
  *   2 the log is durable up to the end of the slice
  *   3 its blocks are written as chunks, in image and block order             destage_stage.c
- *   4 chunk files and their directory entries are synced
+ *   4 chunk files and their directory entries are synced; room in LMDB's file is seen to
  *   5 the journal entry is written and synced                                destage_commit.c
  *   6 one LMDB transaction: nodes, images, rows, counters, checkpoint LSN     destage_commit.c
  *   7 bases and views are swapped; the slice is let go; when the last reader of its
@@ -94,8 +94,13 @@ static int destage_steps(struct destage *d)
 	if (r == 0)
 		r = vc_chunk_sync(pool->chunks);
 	if (r == 0)
+		r = vc_destage_reserve(d);
+	if (r == 0)
 		r = vc_destage_journal(d);
-	return r == 0 ? vc_destage_commit(d) : r;
+	if (r < 0)
+		return r;
+	d->journalled = true;
+	return vc_destage_commit(d);
 }
 
 /* The slice is in LMDB: let go of everything it kept in memory. */
@@ -116,12 +121,25 @@ static void destage_retire(struct vc_pool *pool, struct vc_slice *slice)
 	vc_slice_release(slice);
 }
 
+static bool destage_no_space(int r) { return r == -ENOSPC || r == -EDQUOT; }
+
+/* What passes: the disk is full, or memory or descriptors are short. Nothing but garbage in chunk files has come of it. */
+static bool destage_may_try_again(int r)
+{
+	return destage_no_space(r) || r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
+
 int vc_destage_slice(struct vc_pool *pool, struct vc_slice *slice)
 {
 	struct destage d = { .pool = pool, .slice = slice };
-	int r = destage_steps(&d);
+	struct vc_chunk_mark mark;
+	int r;
 
+	vc_chunk_mark(pool->chunks, &mark);
+	r = destage_steps(&d);
 	destage_free(&d);
+	if (destage_may_try_again(r) && !d.journalled) /* whoever restores from the journal may need what an entry names */
+		vc_chunk_rewind(pool->chunks, &mark);
 	if (r == 0) {
 		destage_retire(pool, slice);
 		vc_journal_trim(pool->journal, pool->checkpoint_lsn);
@@ -174,9 +192,12 @@ static void destage_wait_locked(struct vc_pool *pool)
 }
 
 /* Lack of space is not a failure: the slice stays in the log, new data is refused, and it is tried again. */
+static void destage_failed_locked(struct vc_pool *pool, int r) VC_REQUIRES(pool->lock);
 static void destage_failed_locked(struct vc_pool *pool, int r)
 {
-	if (r != -ENOSPC && r != -EDQUOT) {
+	bool room;
+
+	if (!destage_may_try_again(r)) {
 		vc_mutex_unlock(&pool->lock);
 		vc_pool_fail(pool, r);
 		vc_mutex_lock(&pool->lock);
@@ -184,12 +205,19 @@ static void destage_failed_locked(struct vc_pool *pool, int r)
 		vc_cond_signal(&pool->resume_cond);
 		return;
 	}
-	if (!(atomic_fetch_or(&pool->full, VC_FULL_DESTAGE) & VC_FULL_DESTAGE))
+	vc_mutex_unlock(&pool->lock);
+	room = destage_no_space(r) && vc_pool_make_room(pool);
+	vc_mutex_lock(&pool->lock);
+	if (room)
+		return; /* at once */
+	if (!destage_no_space(r))
+		vc_warn("%s: cannot destage now (error %d); it is tried again", pool->dir, -r);
+	else if (!(atomic_fetch_or(&pool->full, VC_FULL_DESTAGE) & VC_FULL_DESTAGE))
 		vc_warn("%s: no space to destage; new data is refused (ENOSPC), nothing is lost; delete something or add space", pool->dir);
 	vc_cond_signal(&pool->resume_cond);
 	if (pool->destage_task.status.running) {
 		pool->destage_task.status.running = 0;
-		pool->destage_task.status.error = -ENOSPC;
+		pool->destage_task.status.error = r == -EDQUOT ? -ENOSPC : r;
 		vc_cond_broadcast(&pool->task_cond);
 	}
 	(void)vc_cond_wait_until(&pool->destage_cond, &pool->lock, vc_mono_ns() + DESTAGE_RETRY_NS);
@@ -225,8 +253,8 @@ static void destage_step_locked(struct vc_pool *pool)
 	vc_mutex_unlock(&pool->lock);
 	r = vc_destage_slice(pool, oldest);
 	vc_mutex_lock(&pool->lock);
-	if (r == 0)
-		atomic_fetch_and(&pool->full, ~(unsigned int)VC_FULL_DESTAGE);
+	if (r == 0 && atomic_fetch_and(&pool->full, ~(unsigned int)VC_FULL_DESTAGE) & VC_FULL_DESTAGE)
+		vc_info("%s: destaging again", pool->dir);
 	if (r < 0)
 		destage_failed_locked(pool, r);
 	destage_task_progress_locked(pool);

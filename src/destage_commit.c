@@ -11,6 +11,8 @@
 
 #include "destage_impl.h"
 
+#define COMMIT_PAGES_MAX 4096u
+
 /* ---- the journal ---- */
 
 static int journal_base(struct vc_journal *j, const struct staged_base *sb)
@@ -276,6 +278,22 @@ static int commit_swap(struct destage *d)
 	return r;
 }
 
+/* What the transaction may add to LMDB's file, about; too little only means that a full disk is met later. */
+static uint64_t commit_pages(const struct destage *d)
+{
+	return VC_MIN(2 * (atomic_load(&d->slice->cost) + d->slice->nrows + d->slice->nimages), (uint64_t)COMMIT_PAGES_MAX);
+}
+
+int vc_destage_reserve(struct destage *d)
+{
+	struct vc_meta_txn *txn;
+	int r = vc_pool_meta_begin(d->pool, commit_pages(d), &txn);
+
+	if (r == 0)
+		vc_meta_end(txn);
+	return r;
+}
+
 int vc_destage_commit(struct destage *d)
 {
 	struct vc_pool *pool = d->pool;
@@ -286,7 +304,7 @@ int vc_destage_commit(struct destage *d)
 	d->images = atomic_load(&pool->images);
 	vc_mutex_lock(&pool->fold);
 	deferred = vc_clean_deferred(pool);
-	r = vc_meta_write_begin(pool->meta, &txn);
+	r = vc_pool_meta_begin(pool, commit_pages(d), &txn);
 	if (r == 0) {
 		r = commit_all(d, txn);
 		if (r == 0)

@@ -29,6 +29,7 @@ struct destage {
 	struct vc_slice_row **rows;
 	uint8_t *buf;             /* one chunk */
 	uint64_t images;          /* how many there are after the commit */
+	bool journalled;          /* its journal entry is written */
 };
 
 /*
@@ -41,6 +42,8 @@ struct destage {
 int vc_destage_stage(struct destage *d) VC_MUST_CHECK;
 
 /* destage_commit.c */
+/** Sees to room in LMDB's file for the transaction, while giving up is still easy. */
+int vc_destage_reserve(struct destage *d) VC_MUST_CHECK;
 /** Writes and syncs the entry of the journal. */
 int vc_destage_journal(struct destage *d) VC_MUST_CHECK;
 /** The transaction and the swap of views. Takes the fold lock. */

@@ -113,7 +113,12 @@ static inline VC_MUST_CHECK int vc_io_pwrite(struct vc_file *f, const void *buf,
 
 	return f->io->ops->pwritev(f, &iov, 1, off);
 }
-static inline VC_MUST_CHECK int vc_io_datasync(struct vc_file *f) { return f->io->ops->datasync(f); }
+/**
+ * Of a sync that failed for want of space it is as uncertain what it did as of any other: -EIO then, so that nobody takes it for
+ * something that passes (D4).
+ */
+static inline int vc_io_sync_result(int r) { return r == -ENOSPC || r == -EDQUOT ? -EIO : r; }
+static inline VC_MUST_CHECK int vc_io_datasync(struct vc_file *f) { return vc_io_sync_result(f->io->ops->datasync(f)); }
 static inline VC_MUST_CHECK int vc_io_truncate(struct vc_file *f, uint64_t n) { return f->io->ops->truncate(f, n); }
 static inline VC_MUST_CHECK int vc_io_allocate(struct vc_file *f, uint64_t off, uint64_t len)
 {
@@ -135,7 +140,10 @@ static inline VC_MUST_CHECK int vc_io_rename(struct vc_io *io, const char *from,
 	return io->ops->rename(io, from, to);
 }
 static inline VC_MUST_CHECK int vc_io_mkdir(struct vc_io *io, const char *path) { return io->ops->mkdir(io, path); }
-static inline VC_MUST_CHECK int vc_io_sync_dir(struct vc_io *io, const char *path) { return io->ops->sync_dir(io, path); }
+static inline VC_MUST_CHECK int vc_io_sync_dir(struct vc_io *io, const char *path)
+{
+	return vc_io_sync_result(io->ops->sync_dir(io, path));
+}
 static inline VC_MUST_CHECK int vc_io_list(struct vc_io *io, const char *path,
 					   int (*fn)(void *ctx, const char *name), void *ctx)
 {

@@ -16,6 +16,7 @@
  *   VC_LOCK_SLICE       rows and dirty lists of one slice                     never
  *   VC_LOCK_BASE        views of bases, children lists                        never
  *   VC_LOCK_POOL        pool state: parked requests, destage requests          never
+ *   VC_LOCK_SPACE       the ballast file                                       reserving, truncating
  *   VC_LOCK_CHUNK_IO    one chunk stream: position, write buffer               chunk writes
  *   VC_LOCK_LOG         log position, LSN, batches, flush queue                never
  *   VC_LOCK_CHUNK       chunk store: segment table                             never
@@ -39,6 +40,7 @@ enum vc_lock_rank {
 	VC_LOCK_SLICE,
 	VC_LOCK_BASE,
 	VC_LOCK_POOL,
+	VC_LOCK_SPACE,
 	VC_LOCK_CHUNK_IO,
 	VC_LOCK_LOG,
 	VC_LOCK_CHUNK,

@@ -16,6 +16,8 @@ static struct vc_log *log_alloc(const struct vc_log_params *params)
 	if (!log)
 		return NULL;
 	log->p = *params;
+	if (!log->p.use_segments)
+		log->p.use_segments = params->nsegments;
 	vc_mutex_init(&log->lock, VC_LOCK_LOG);
 	vc_cond_init(&log->written_cond);
 	vc_cond_init(&log->sync_cond);
@@ -38,7 +40,7 @@ int vc_log_create(const struct vc_log_params *params)
 	struct vc_log *log = log_alloc(params);
 	int r = log ? vc_io_mkdir(params->io, params->dir) : -ENOMEM;
 
-	for (uint32_t slot = 0; r == 0 && slot < 2; slot++)
+	for (uint32_t slot = 0; r == 0 && slot < VC_MIN(params->nsegments, VC_LOG_SEGMENTS_MIN); slot++)
 		r = log_segment_make(log, slot, true);
 	vc_log_close(log);
 	return r;
@@ -258,6 +260,16 @@ uint64_t vc_log_next_seq(struct vc_log *log)
 	seq = log->next_seq;
 	vc_mutex_unlock(&log->lock);
 	return seq;
+}
+
+bool vc_log_failed(struct vc_log *log)
+{
+	bool failed;
+
+	vc_mutex_lock(&log->lock);
+	failed = log->failed != 0;
+	vc_mutex_unlock(&log->lock);
+	return failed;
 }
 
 void vc_log_fail(struct vc_log *log, int error)

@@ -54,10 +54,16 @@ struct vc_log_params {
 	uint8_t uuid[16];
 	uint64_t segment_size;
 	uint32_t nsegments;
+	uint32_t use_segments; /* so many are made at most; 0: nsegments. Those that are there already are used in any case */
 	/* Makes durable what records name outside the log; called by the sync thread before it syncs the log. May be NULL. */
 	int (*before_sync)(void *ctx);
 	/* Log space became free: parked requests may be admitted. Called without locks held, from any thread. */
 	void (*space)(void *ctx);
+	/*
+	 * A write into the log met a full disk, as it may where the file system copies on write: free something. Whether to write
+	 * again. Called without locks held. May be NULL.
+	 */
+	bool (*make_room)(void *ctx);
 	void *ctx;
 };
 
@@ -76,7 +82,7 @@ struct vc_log_replay {
 	int (*record)(void *ctx, uint64_t lsn, uint64_t addr, const uint8_t *bytes, bool durable);
 };
 
-/** Make the directory and two empty segments in it, durable. */
+/** Make the directory and as many empty segments as a log needs to take data, durable. */
 int vc_log_create(const struct vc_log_params *params) VC_MUST_CHECK;
 /**
  * Open and replay. All of the log that counts is made durable before this returns, and a new epoch begins in a new segment.
@@ -92,7 +98,10 @@ int vc_log_stop(struct vc_log *log, bool sync) VC_MUST_CHECK;
 void vc_log_close(struct vc_log *log);
 
 enum vc_log_class { VC_LOG_DATA, VC_LOG_META };
-/** Reserve space for a record of `len` bytes. 0; -EAGAIN (full now: try again after space()); -E2BIG (never fits); -EROFS. */
+/**
+ * Reserve space for a record of `len` bytes. 0; -EAGAIN (full now: try again after space()); -E2BIG (never fits); -EROFS;
+ * -ENOSPC or -EIO: the log is empty, could not be made larger, and is too small for this as it is.
+ */
 int vc_log_admit(struct vc_log *log, enum vc_log_class class, size_t len) VC_MUST_CHECK;
 /** Give an admission back unused. */
 void vc_log_unadmit(struct vc_log *log, size_t len);
@@ -153,6 +162,8 @@ uint64_t vc_log_next_seq(struct vc_log *log);
  */
 int vc_log_each_segment(const struct vc_log_params *params, int (*fn)(void *ctx, const struct vc_disk_log_segment *header),
 			void *ctx) VC_MUST_CHECK;
+/** Does it accept nothing more? space() is called after this has become true. */
+bool vc_log_failed(struct vc_log *log);
 /** Fail from outside: another store failed (D4). */
 void vc_log_fail(struct vc_log *log, int error);
 

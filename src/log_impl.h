@@ -80,7 +80,8 @@ struct vc_log {
 	struct vc_log_batch *spare;
 
 	int64_t admitted;              /* cost of admitted records not yet reserved */
-	bool starved;                  /* an admission was refused since the last segment was made */
+	bool starved;                  /* an admission was refused since a segment was made, or tried in vain */
+	int prep_error;                /* why the last try to make a segment failed: -ENOSPC or -EIO; 0 when one succeeded */
 	struct vc_log_section *oldest, *current;
 
 	struct log_flush *flushes, **flush_tail;
@@ -103,5 +104,6 @@ void *log_sync_thread(void *arg);
 void log_fail_locked(struct vc_log *log, int error);
 int64_t log_free_locked(const struct vc_log *log);
 bool log_needs_tail_locked(const struct vc_log *log);
+bool log_is_idle_locked(const struct vc_log *log);
 
 #endif

@@ -16,6 +16,16 @@
 #define LOG_ZERO_STEP (1u << 20)
 #define LOG_READY_SEGMENTS 3u
 
+static bool log_is_idle(struct vc_log *log)
+{
+	bool idle;
+
+	vc_mutex_lock(&log->lock);
+	idle = log_is_idle_locked(log);
+	vc_mutex_unlock(&log->lock);
+	return idle;
+}
+
 char *log_segment_path(const struct vc_log *log, uint32_t slot)
 {
 	char *path;
@@ -68,6 +78,7 @@ int log_segment_make(struct vc_log *log, uint32_t slot, bool zero)
 	log->nfree++;
 	log->nmade = VC_MAX(log->nmade, slot + 1);
 	log->starved = false;
+	log->prep_error = 0;
 	vc_mutex_unlock(&log->lock);
 	return 0;
 }
@@ -100,28 +111,43 @@ int log_segment_check(const struct vc_log *log, const struct vc_disk_log_segment
 	return 0;
 }
 
+/* The log stays as it is until somebody wants more of it again. Said once. */
+static void log_prepare_failed(struct vc_log *log, uint32_t slot, int r)
+{
+	bool first;
+
+	vc_mutex_lock(&log->lock);
+	first = log->prep_error == 0;
+	log->prep_error = r == -ENOSPC || r == -EDQUOT ? -ENOSPC : -EIO;
+	log->starved = false;
+	vc_mutex_unlock(&log->lock);
+	if (first)
+		vc_warn("%s: cannot add a log segment; going on with %u", log->dir, slot);
+}
+
 /* Makes segments ahead of use and for requests that wait, until the log has all it may have. A failure (disk full) leaves the log smaller. */
 void *log_prepare_thread(void *arg)
 {
 	struct vc_log *log = arg;
 	bool gave_up = false;
+	int r;
 
 	vc_mutex_lock(&log->lock);
 	while (!log->stopping) {
 		uint32_t slot = log->nmade;
 
-		if (gave_up || slot == log->p.nsegments || (log->nfree >= LOG_READY_SEGMENTS && !log->starved) || log->failed) {
+		if (gave_up || slot >= log->p.use_segments || (log->nfree >= LOG_READY_SEGMENTS && !log->starved) || log->failed) {
 			vc_cond_wait(&log->prep_cond, &log->lock);
 			gave_up = false;
 			continue;
 		}
 		vc_mutex_unlock(&log->lock);
-		if (log_segment_make(log, slot, true) < 0) {
-			vc_warn("%s: cannot add a log segment; going on with %u", log->dir, slot);
-			gave_up = true;
-		} else if (log->p.space) {
+		r = log_segment_make(log, slot, true);
+		gave_up = r < 0;
+		if (gave_up)
+			log_prepare_failed(log, slot, r);
+		if (log->p.space && (!gave_up || log_is_idle(log)))
 			log->p.space(log->p.ctx);
-		}
 		vc_mutex_lock(&log->lock);
 	}
 	vc_mutex_unlock(&log->lock);

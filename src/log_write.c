@@ -50,13 +50,19 @@ bool log_needs_tail_locked(const struct vc_log *log)
 	return log->admitted > (int64_t)log->nfree * log_segment_usable(log);
 }
 
+/** Nothing is in the log, or on its way there, that could be released: waiting frees no space. */
+bool log_is_idle_locked(const struct vc_log *log)
+{
+	return log->oldest == log->current && log->current->last_lsn < log->current->first_lsn && log->admitted == 0;
+}
+
 int vc_log_admit(struct vc_log *log, enum vc_log_class class, size_t len)
 {
 	int64_t floor = class == VC_LOG_DATA ? (int64_t)LOG_META_SEGMENTS * log_segment_usable(log) : 0;
 	int64_t cost = log_cost(log, len);
 	int r = 0;
 
-	if (len > vc_log_record_max(log) || cost > log_segment_usable(log) * (int64_t)(log->p.nsegments - 2))
+	if (len > vc_log_record_max(log) || cost > log_segment_usable(log) * (int64_t)(log->p.use_segments - 2))
 		return -E2BIG;
 	vc_mutex_lock(&log->lock);
 	if (log->failed || log->read_only)
@@ -69,6 +75,8 @@ int vc_log_admit(struct vc_log *log, enum vc_log_class class, size_t len)
 		log->starved = true;
 		vc_cond_signal(&log->prep_cond);
 	}
+	if (r == -EAGAIN && log->prep_error && log_is_idle_locked(log))
+		r = log->prep_error; /* waiting would be for ever; the next one may find that a segment could be made */
 	vc_mutex_unlock(&log->lock);
 	return r;
 }
@@ -291,6 +299,16 @@ static void log_push(struct vc_log *log, const struct vc_log_batch *batch)
 	log->pushed = end;
 }
 
+/* A write that found no space has written nothing that counts: it may be made again, to the same place. */
+static int log_write_at(struct vc_log *log, const struct vc_log_batch *batch, const void *bytes, size_t len, uint64_t offset)
+{
+	int r = vc_io_pwrite(batch->segment->file, bytes, len, offset);
+
+	while ((r == -ENOSPC || r == -EDQUOT) && log->p.make_room && log->p.make_room(log->p.ctx))
+		r = vc_io_pwrite(batch->segment->file, bytes, len, offset);
+	return r;
+}
+
 /* Only the thread in the writer's role is here; durable_lsn was read under the lock. */
 static int log_write_batch(struct vc_log *log, struct vc_log_batch *batch, uint64_t durable_lsn)
 {
@@ -310,12 +328,12 @@ static int log_write_batch(struct vc_log *log, struct vc_log_batch *batch, uint6
 
 	if (batch->opens_segment) {
 		log_segment_header(log, batch->segment, batch->first_lsn, log->chain, &header);
-		r = vc_io_pwrite(batch->segment->file, &header, sizeof(header), 0);
+		r = log_write_at(log, batch, &header, sizeof(header), 0);
 	}
 	h.sum = vc_le64_of(vc_sum64(&h, offsetof(struct vc_disk_batch, sum), 0));
 	memcpy(batch->buf, &h, sizeof(h));
 	if (r == 0)
-		r = vc_io_pwrite(batch->segment->file, batch->buf, batch->len, batch->offset);
+		r = log_write_at(log, batch, batch->buf, batch->len, batch->offset);
 	if (r == 0)
 		log->chain = vc_le64_get(h.sum);
 	if (r == 0)

@@ -11,8 +11,12 @@
  *   M1  No byte of a value leaves this file before its checksum matched; what leaves is a copy, and the copy is what was verified.
  *   M2  LMDB never maps a file that vc_meta_check_file refused, and never follows pages of one that vc_meta_walk refused.
  *   M3  A read transaction is either with one caller or, reset, in the pool; a reset one pins no snapshot.
- *   M4  After a failed commit (`failed`) no write transaction begins again.
+ *   M4  After a failed commit (`failed`) no write transaction begins again. Lack of space is no such failure: the pages that were
+ *       written, and perhaps not synced, belong to a transaction that never was, and the next one writes all of its own.
  *   M5  LMDB is called in guarded functions only (meta_guard.c); once the store is `broken` it is not called at all.
+ *   M6  When the meta page itself could not be written, LMDB refuses its environment from then on, readers included. A read
+ *       transaction begun before every commit (`anchor`) survives that, and all reads go through it (`lost`). That is sound because
+ *       looking things up in a read transaction changes nothing in it, once the roots of all databases are known to it.
  *
  * Locks: write_lock is held from vc_meta_write_begin to the end of that transaction and orders writers before LMDB's own
  * mutex does. pool_lock protects the list of idle read transactions; it has the rank of a cache shard, because
@@ -21,8 +25,10 @@
 #include "config.h"
 #include "meta.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <lmdb.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -31,6 +37,7 @@
 #include "meta_impl.h"
 #include "msg.h"
 
+#define META_ROOM_PAGES 64u /* the least kept allocated beyond the last page */
 
 /** A guarded call and what it works on. */
 struct call {
@@ -54,7 +61,8 @@ int vc_meta_errno(int rc)
 	case MDB_CORRUPTED:
 	case MDB_PAGE_NOTFOUND:
 	case MDB_INVALID: return -EUCLEAN;
-	case MDB_MAP_FULL: return -ENOSPC;
+	case MDB_MAP_FULL:
+	case EDQUOT: return -ENOSPC;
 	case MDB_VERSION_MISMATCH: return -ENOTSUP;
 	case MDB_READERS_FULL: return -EAGAIN;
 	case MDB_TXN_FULL: return -E2BIG;
@@ -248,12 +256,28 @@ static void txn_drop(struct vc_meta_txn *txn)
 	free(txn);
 }
 
+static int read_begin_lost(struct vc_meta *meta, struct vc_meta_txn **ret)
+{
+	struct vc_meta_txn *txn = calloc(1, sizeof(*txn));
+
+	if (!txn)
+		return -ENOMEM;
+	txn->meta = meta;
+	txn->txn = meta->anchor;
+	txn->shared = true;
+	*ret = txn;
+	return 0;
+}
+
 int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret)
 {
-	struct vc_meta_txn *txn = pool_take(meta);
 	struct call c = { .meta = meta, .flags = MDB_RDONLY };
+	struct vc_meta_txn *txn;
 	int rc;
 
+	if (atomic_load(&meta->lost))
+		return read_begin_lost(meta, ret);
+	txn = pool_take(meta);
 	if (txn) {
 		c.txn = txn->txn;
 		rc = vc_meta_guard(meta, "begin to read", call_renew, &c);
@@ -272,6 +296,11 @@ int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret)
 			txn_drop(txn);
 		else
 			free(txn);
+		if (rc == MDB_PANIC) {
+			while (!atomic_load(&meta->lost)) /* the thread whose commit failed is about to say so */
+				sched_yield();
+			return read_begin_lost(meta, ret);
+		}
 		return vc_meta_failed(meta->path, "begin to read", rc);
 	}
 	*ret = txn;
@@ -322,15 +351,49 @@ static int write_begin_locked(struct vc_meta *meta, struct vc_meta_txn **ret)
 	return 0;
 }
 
-VC_NO_ANALYSIS int vc_meta_write_begin(struct vc_meta *meta, struct vc_meta_txn **ret)
+/* Everything below meta->room has its blocks, holes that LMDB left included. */
+static int write_room_locked(struct vc_meta *meta, uint64_t npages)
 {
-	int r;
+	MDB_envinfo info;
+	MDB_stat stat;
+	uint64_t end;
+	int fd, rc = mdb_env_info(meta->env, &info);
+
+	if (!rc)
+		rc = mdb_env_stat(meta->env, &stat);
+	if (!rc)
+		rc = mdb_env_get_fd(meta->env, &fd);
+	if (rc)
+		return vc_meta_failed(meta->path, "figures", rc);
+	end = (info.me_last_pgno + 1 + META_ROOM_PAGES + npages) * stat.ms_psize;
+	end = VC_MIN(end, (uint64_t)info.me_mapsize);
+	if (end <= meta->room)
+		return 0;
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)meta->room, (off_t)(end - meta->room)) < 0 && errno != EOPNOTSUPP && errno != EINTR)
+		return vc_meta_failed(meta->path, "reserve space", errno);
+	meta->room = end;
+	return 0;
+}
+
+static VC_NO_ANALYSIS int write_begin(struct vc_meta *meta, bool room, uint64_t npages, struct vc_meta_txn **ret)
+{
+	int r = 0;
 
 	vc_mutex_lock(&meta->write_lock);
-	r = write_begin_locked(meta, ret);
+	if (room && !meta->read_only && !atomic_load(&meta->failed) && !atomic_load(&meta->broken))
+		r = write_room_locked(meta, npages);
+	if (r == 0)
+		r = write_begin_locked(meta, ret);
 	if (r < 0)
 		vc_mutex_unlock(&meta->write_lock);
 	return r;
+}
+
+int vc_meta_write_begin(struct vc_meta *meta, struct vc_meta_txn **ret) { return write_begin(meta, false, 0, ret); }
+
+int vc_meta_write_begin_room(struct vc_meta *meta, uint64_t npages, struct vc_meta_txn **ret)
+{
+	return write_begin(meta, true, npages, ret);
 }
 
 VC_NO_ANALYSIS void vc_meta_end(struct vc_meta_txn *txn)
@@ -341,6 +404,10 @@ VC_NO_ANALYSIS void vc_meta_end(struct vc_meta_txn *txn)
 	if (!txn)
 		return;
 	meta = txn->meta;
+	if (txn->shared) {
+		free(txn);
+		return;
+	}
 	if (txn->write) {
 		txn_drop(txn);
 		vc_mutex_unlock(&meta->write_lock);
@@ -365,34 +432,90 @@ static int commit_rows(struct vc_meta_txn *txn)
 	return vc_meta_guard(txn->meta, "write the sum of rows", call_put, &c);
 }
 
+/* A read transaction on what the last commit left, which knows the roots of all databases. */
+static int call_anchor(void *ctx)
+{
+	struct vc_meta *meta = ctx;
+	MDB_stat stat;
+	int rc = meta->anchor ? mdb_txn_renew(meta->anchor) : mdb_txn_begin(meta->env, NULL, MDB_RDONLY, &meta->anchor);
+
+	for (int i = 0; !rc && i < VC_DB_COUNT; i++)
+		rc = mdb_stat(meta->anchor, meta->dbi[i], &stat);
+	return rc ? rc : mdb_stat(meta->anchor, meta->main, &stat);
+}
+
+/* Did LMDB give its environment up? It tells whoever begins. */
+static bool env_is_lost(struct vc_meta *meta)
+{
+	struct call c = { .meta = meta, .flags = MDB_RDONLY };
+	int rc = vc_meta_guard(meta, "look at the environment", call_begin, &c);
+
+	if (rc)
+		return rc == MDB_PANIC;
+	c = (struct call){ .txn = c.txn };
+	return vc_meta_guard(meta, "look at the environment", call_abort, &c) == MDB_PANIC;
+}
+
+/* The transaction is gone, and the anchor holds the state before it. Returns why, as -errno. */
+static int commit_failed(struct vc_meta *meta, int rc)
+{
+	bool lost = env_is_lost(meta);
+	int r = vc_meta_failed(meta->path, "commit", rc);
+
+	if (lost || r != -ENOSPC)
+		atomic_store(&meta->failed, true);
+	if (lost)
+		atomic_store(&meta->lost, true);
+	return lost && r == -ENOSPC ? -EIO : r;
+}
+
+/* Everything but the commit itself: what it writes at the end, and what readers need should it fail. */
+static int commit_prepare(struct vc_meta_txn *txn)
+{
+	struct vc_meta *meta = txn->meta;
+	int rc = write_file_is_whole(meta) ? commit_rows(txn) : META_GONE, r;
+
+	if (!rc)
+		rc = vc_meta_guard(meta, "begin to commit", call_anchor, meta);
+	if (!rc)
+		return 0;
+	r = vc_meta_failed(meta->path, "commit", rc);
+	if (r != -ENOSPC)
+		atomic_store(&meta->failed, true);
+	return r;
+}
+
 VC_NO_ANALYSIS int vc_meta_commit(struct vc_meta_txn *txn)
 {
 	struct vc_meta *meta = txn->meta;
 	struct call c = { .txn = txn->txn };
-	int rc;
+	int rc, r;
 
 	if (!txn->write) {
 		vc_meta_end(txn);
 		return -EINVAL;
 	}
-	rc = write_file_is_whole(meta) ? commit_rows(txn) : META_GONE;
-	if (rc) {
-		atomic_store(&meta->failed, true);
+	r = commit_prepare(txn);
+	if (r < 0) {
 		vc_meta_end(txn);
-		return vc_meta_failed(meta->path, "commit", rc);
+		return r;
 	}
 	rc = vc_meta_guard(meta, "commit", call_commit, &c);
 	if (rc) {
-		atomic_store(&meta->failed, true);
+		r = commit_failed(meta, rc);
 	} else {
 		meta->rows_known = txn->rows_known;
 		meta->rows_count = txn->rows_count;
 		meta->rows_sum = txn->rows_sum;
 		vc_io_meta_committed(meta->io, meta->dir);
 	}
+	if (!atomic_load(&meta->lost)) {
+		struct call end = { .txn = meta->anchor };
+		int ended VC_UNUSED = vc_meta_guard(meta, "end a transaction", call_reset, &end); /* a broken store has said so */
+	}
 	vc_mutex_unlock(&meta->write_lock);
 	free(txn);
-	return rc ? vc_meta_failed(meta->path, "commit", rc) : 0;
+	return r;
 }
 
 /* ---- pairs ---- */

@@ -63,9 +63,17 @@ bool vc_meta_broken(const struct vc_meta *meta);
 int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret) VC_MUST_CHECK;
 /** Begin THE write transaction; sleeps while another is open. End with vc_meta_commit or vc_meta_end (abort). */
 int vc_meta_write_begin(struct vc_meta *meta, struct vc_meta_txn **ret) VC_MUST_CHECK;
+/**
+ * The same, after blocks for `npages` pages beyond the end of the file were allocated, where the file system can: so a commit that
+ * needs no more cannot meet a full disk. -ENOSPC: there is no room; nothing has happened.
+ */
+int vc_meta_write_begin_room(struct vc_meta *meta, uint64_t npages, struct vc_meta_txn **ret) VC_MUST_CHECK;
 /** End a read transaction, or abort a write transaction. NULL is ignored. */
 void vc_meta_end(struct vc_meta_txn *txn);
-/** Commit with LMDB's own sync. The transaction is gone whatever the result. After a failure: -EROFS for every later write. */
+/**
+ * Commit with LMDB's own sync. The transaction is gone whatever the result. -ENOSPC (also for a quota and a full map): nothing has happened, the
+ * same may be tried again. After any other failure: -EROFS for every later write; reads go on.
+ */
 int vc_meta_commit(struct vc_meta_txn *txn) VC_MUST_CHECK;
 
 /** *ret_value is a verified copy, valid until the next call on the transaction. 0, -ENOENT, -EBADMSG, ... */

@@ -76,8 +76,16 @@ static bool meta_page_ok(const struct lmdb_meta *meta)
 	uint32_t size = meta->free_list.pad;
 
 	return meta->page.flags & LMDB_META && meta->magic == LMDB_MAGIC && meta->version == LMDB_VERSION &&
-	       size >= LMDB_PAGE_MIN && size <= LMDB_PAGE_MAX && !(size & (size - 1)) && meta->last_page >= 1 &&
-	       meta->last_page < (UINT64_C(1) << 47) && tree_ok(&meta->free_list, meta->last_page) &&
+	       size >= LMDB_PAGE_MIN && size <= LMDB_PAGE_MAX && !(size & (size - 1));
+}
+
+/*
+ * Of the page that counts. The other may hold the trees of a transaction that never was under the number of an old one: that is
+ * how LMDB takes a meta page back that it could not write.
+ */
+static bool meta_trees_ok(const struct lmdb_meta *meta)
+{
+	return meta->last_page >= 1 && meta->last_page < (UINT64_C(1) << 47) && tree_ok(&meta->free_list, meta->last_page) &&
 	       tree_ok(&meta->main, meta->last_page);
 }
 
@@ -98,6 +106,8 @@ static int file_read_meta(struct meta_file *file, uint64_t size, struct lmdb_met
 	if (r < 0)
 		return r;
 	*ret = metas[metas[1].txn > metas[0].txn];
+	if (!meta_trees_ok(ret))
+		return file_bad(file, "the meta page in use is not valid");
 	file->page_size = ret->free_list.pad;
 	file->npages = size / file->page_size;
 	file->last_page = ret->last_page;

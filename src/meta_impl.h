@@ -44,6 +44,9 @@ struct vc_meta {
 	struct vc_mutex write_lock;
 	struct vc_mutex pool_lock;
 	struct vc_meta_txn *idle;   /* pool_lock: reset read transactions */
+	uint64_t room;              /* write_lock: blocks of the file up to here are allocated */
+	MDB_txn *anchor;            /* write_lock: read transaction on the state before a commit; fixed once `lost` */
+	atomic_bool lost;           /* LMDB gave the environment up (MDB_PANIC): everybody reads through the anchor */
 	bool doubtful;              /* fixed */
 	bool rows_known;            /* write_lock: rows_* are those of the last commit */
 	uint64_t rows_count, rows_sum;
@@ -53,6 +56,7 @@ struct vc_meta_txn {
 	struct vc_meta *meta;
 	MDB_txn *txn;
 	bool write;
+	bool shared;                /* txn is the anchor's */
 	struct vc_meta_txn *next;   /* in the pool */
 	bool rows_known;            /* writers: as in struct vc_meta, with what this transaction changed */
 	uint64_t rows_count, rows_sum;

@@ -288,6 +288,8 @@ static int close_env(void *ctx)
 		mdb_txn_abort(txn->txn);
 		free(txn);
 	}
+	if (meta->anchor)
+		mdb_txn_abort(meta->anchor);
 	if (meta->env)
 		mdb_env_close(meta->env);
 	return 0;

@@ -7,8 +7,7 @@
 #include "msg.h"
 #include "pool_impl.h"
 
-#define POOL_SPACE_CHECK_NS UINT64_C(200000000)
-#define POOL_SPACE_RESERVE_MAX (UINT64_C(1) << 30)
+#define POOL_REAP_RETRY_NS UINT64_C(1000000000)
 
 char *vc_pool_path(const struct vc_pool *pool, const char *name)
 {
@@ -48,26 +47,6 @@ int vc_pool_writable(struct vc_pool *pool)
 	return pool->options.read_only || atomic_load(&pool->failed) ? -EROFS : 0;
 }
 
-/* The disk below is nearly full: what is in the log must still find room in chunk files. Looked at five times a second. */
-static void pool_check_space(struct vc_pool *pool)
-{
-	uint64_t now = vc_mono_ns(), last = atomic_load(&pool->space_checked_ns);
-	struct vc_io_space space;
-	uint64_t reserve;
-
-	if (now - last < POOL_SPACE_CHECK_NS || !atomic_compare_exchange_strong(&pool->space_checked_ns, &last, now))
-		return;
-	if (vc_io_space(pool->io, pool->dir, &space) < 0)
-		return;
-	reserve = VC_MIN(space.total / 20, POOL_SPACE_RESERVE_MAX);
-	if (space.free < reserve) {
-		if (!(atomic_fetch_or(&pool->full, VC_FULL_RESERVE) & VC_FULL_RESERVE))
-			vc_warn("%s: the file system below is full: new data is refused (ENOSPC) until something is deleted", pool->dir);
-	} else if (atomic_fetch_and(&pool->full, ~(unsigned int)VC_FULL_RESERVE) & VC_FULL_RESERVE) {
-		vc_info("%s: there is room again: new data is accepted", pool->dir);
-	}
-}
-
 int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len)
 {
 	int r;
@@ -78,7 +57,7 @@ int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len)
 	if (r < 0)
 		return r;
 	if (class == VC_LOG_DATA) {
-		pool_check_space(pool);
+		vc_pool_check_space(pool, false);
 		if (atomic_load(&pool->full))
 			return -ENOSPC;
 	}
@@ -180,6 +159,8 @@ void vc_pool_space(void *ctx)
 {
 	struct vc_pool *pool = ctx;
 
+	if (vc_log_failed(pool->log))
+		vc_pool_fail(pool, -EIO);
 	if (!atomic_load(&pool->started))
 		return;
 	vc_mutex_lock(&pool->lock);
@@ -225,8 +206,11 @@ void vc_pool_orphaned(struct vc_pool *pool, uint64_t ino)
 	vc_mutex_unlock(&pool->lock);
 }
 
-/* Delete one inode that has neither names nor users; not urgent, so not durable before the next flush. */
-static void pool_reap(struct vc_pool *pool, uint64_t ino)
+/*
+ * Delete one inode that has neither names nor users; not urgent, so not durable before the next flush. When that fails, giving it
+ * back puts it on the list again.
+ */
+static int pool_reap(struct vc_pool *pool, uint64_t ino)
 {
 	struct vc_catalog *cat = &pool->catalog;
 	struct vc_record rec;
@@ -236,8 +220,9 @@ static void pool_reap(struct vc_pool *pool, uint64_t ino)
 	int64_t len;
 	int r;
 
-	if (vc_catalog_get(cat, ino, &inode) < 0)
-		return;
+	r = vc_catalog_get(cat, ino, &inode);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
 	vc_record_init(&rec);
 	vc_record_row_del(&rec, key, vc_row_key_ino(key, VC_ROW_ORPHAN, ino));
 	vc_record_row_del(&rec, key, vc_row_key_ino(key, VC_ROW_INODE, ino));
@@ -261,28 +246,33 @@ static void pool_reap(struct vc_pool *pool, uint64_t ino)
 	}
 	vc_record_fini(&rec);
 	vc_catalog_put(cat, inode);
+	return r == -EBUSY ? 0 : r;
 }
 
 void *vc_pool_reap_thread(void *arg)
 {
 	struct vc_pool *pool = arg;
+	int r;
 
 	vc_mutex_lock(&pool->lock);
 	while (!pool->stopping) {
 		uint64_t ino;
 
-		if (pool->norphans == 0) {
+		if (pool->norphans == 0 || atomic_load(&pool->failed)) {
 			vc_cond_wait(&pool->reap_cond, &pool->lock);
 			continue;
 		}
 		ino = pool->orphans[--pool->norphans];
 		pool->reaping = true;
 		vc_mutex_unlock(&pool->lock);
-		pool_reap(pool, ino);
+		r = pool_reap(pool, ino);
 		vc_mutex_lock(&pool->lock);
 		pool->reaping = false;
-		if (pool->norphans == 0)
+		pool->reap_stuck = r < 0;
+		if (pool->norphans == 0 || pool->reap_stuck)
 			vc_cond_broadcast(&pool->task_cond);
+		if (pool->reap_stuck && !pool->stopping)
+			(void)vc_cond_wait_until(&pool->reap_cond, &pool->lock, vc_mono_ns() + POOL_REAP_RETRY_NS);
 	}
 	vc_mutex_unlock(&pool->lock);
 	return NULL;
@@ -291,7 +281,7 @@ void *vc_pool_reap_thread(void *arg)
 void vc_pool_wait_reaped(struct vc_pool *pool)
 {
 	vc_mutex_lock(&pool->lock);
-	while ((pool->norphans || pool->reaping) && !pool->stopping && !atomic_load(&pool->failed))
+	while ((pool->norphans || pool->reaping) && !pool->reap_stuck && !pool->stopping && !atomic_load(&pool->failed))
 		vc_cond_wait(&pool->task_cond, &pool->lock);
 	vc_mutex_unlock(&pool->lock);
 }
@@ -343,6 +333,7 @@ int vc_pool_task_start(struct vc_pool *pool, enum vc_task_kind kind, uint64_t *r
 
 	if (r < 0)
 		return r;
+	vc_pool_check_space(pool, true); /* who asks for this may have made room */
 	return kind == VC_TASK_DESTAGE ? pool_start_destage(pool, ret_id) : vc_clean_start(pool, ret_id);
 }
 
@@ -387,7 +378,7 @@ int vc_pool_figures(struct vc_pool *pool, struct vc_pool_figures *ret)
 	vc_chunk_stats(pool->chunks, &chunks);
 	vc_log_figures(pool->log, &log);
 	*ret = (struct vc_pool_figures){
-		.fs_total = space.total, .fs_free = space.free,
+		.fs_total = space.total, .fs_free = vc_pool_space_for_data(pool, &space),
 		.chunk_bytes = chunks.bytes, .chunk_segments = chunks.segments,
 		.log_bytes = log.bytes, .log_used = log.used, .meta_bytes = meta.file_bytes, .images = atomic_load(&pool->images),
 		.durable_lsn = log.durable_lsn, .last_lsn = log.last_lsn,

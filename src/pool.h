@@ -38,7 +38,7 @@ struct vc_pool_options {
 /** What `vclone df` prints. */
 struct vc_pool_figures {
 	uint8_t uuid[16];
-	uint64_t fs_total, fs_free;        /* bytes of the file system the pool lives on */
+	uint64_t fs_total, fs_free;        /* bytes of the file system the pool lives on; free for new data, what the pool keeps apart */
 	uint64_t chunk_bytes;              /* bytes in chunk segments */
 	uint64_t chunk_segments;
 	uint64_t log_bytes, log_used;      /* of the log: all, and not yet destaged */

@@ -25,10 +25,11 @@
 
 /* Why new data is refused; each is taken back by whoever found it. */
 enum vc_pool_full {
-	VC_FULL_RESERVE = 1 << 0, /* little is left of the file system below */
+	VC_FULL_RESERVE = 1 << 0, /* little is left of the file system below, or the ballast is given up */
 	VC_FULL_DESTAGE = 1 << 1, /* a checkpoint found no space */
 };
 
+struct vc_ballast;
 struct vc_journal;
 struct vc_clean;
 
@@ -65,6 +66,8 @@ struct vc_pool {
 	atomic_int failed;          /* 0 or -errno: nothing is accepted any more (D4) */
 	atomic_uint full;           /* enum vc_pool_full: new data is refused while not 0 */
 	_Atomic uint64_t space_checked_ns;
+	struct vc_ballast *ballast; /* NULL: read-only, or recovering */
+	struct vc_mutex space_lock; /* VC_LOCK_SPACE: the ballast */
 	_Atomic uint64_t direct_bytes; /* undestaged, in chunk files */
 	_Atomic uint64_t next_content;
 	uint32_t chunk_blocks;
@@ -82,6 +85,7 @@ struct vc_pool {
 	uint64_t *orphans;          /* inode numbers to delete */
 	size_t norphans, orphans_cap;
 	bool reaping;               /* the reap thread is deleting one */
+	bool reap_stuck;            /* the last one could not be deleted; it is tried again from time to time */
 	struct vc_task destage_task, clean_task;
 	struct vc_clean *clean;     /* a mark that is running, NULL: none; changed under fold and lock */
 	bool stopping, abandoned;
@@ -107,7 +111,7 @@ int vc_pool_admit(struct vc_pool *pool, enum vc_log_class class, size_t len) VC_
 void vc_pool_park(struct vc_pool *pool, struct vc_parked *parked);
 /** Admission that sleeps: for threads of the engine itself and operations that may. */
 int vc_pool_admit_wait(struct vc_pool *pool, enum vc_log_class class, size_t len) VC_MUST_CHECK;
-/** Sleep until no deleted inode waits to be removed from the books. */
+/** Sleep until no deleted inode waits to be removed from the books, or that does not work at the moment. */
 void vc_pool_wait_reaped(struct vc_pool *pool);
 /** Delete this inode, which has neither names nor users, when the reap thread gets to it. For vc_catalog.orphaned. */
 void vc_pool_orphaned(struct vc_pool *pool, uint64_t ino);
@@ -119,6 +123,7 @@ void vc_pool_wake_all_locked(struct vc_pool *pool);
 /** Hooks of the log (struct vc_log_params). */
 void vc_pool_space(void *pool);
 int vc_pool_before_sync(void *pool);
+bool vc_pool_log_room(void *pool);
 /** Bytes of all slices that no checkpoint holds yet. Pool lock held. */
 uint64_t vc_pool_undestaged_locked(const struct vc_pool *pool);
 /** After a change: count it, and start destaging when it is time. */
@@ -127,6 +132,24 @@ static inline struct vc_slice *vc_pool_slice_of(struct vc_log_section *section)
 {
 	return vc_container_of(section, struct vc_slice, section);
 }
+
+/* ballast.c: space for what was accepted. */
+/** Make or find the ballast, after recovery. A full disk is no error. 0 or -errno. */
+int vc_ballast_open(struct vc_pool *pool) VC_MUST_CHECK;
+void vc_ballast_close(struct vc_pool *pool);
+/** The engine met a full disk: give the ballast up. Whether that freed anything, so that trying again makes sense. No lock from VC_LOCK_SPACE on. */
+bool vc_pool_make_room(struct vc_pool *pool);
+/** See whether there is room for new data (pool->full): five times a second, or `now`. */
+void vc_pool_check_space(struct vc_pool *pool, bool now);
+/** Of the free space below, what new data may have. */
+uint64_t vc_pool_space_for_data(struct vc_pool *pool, const struct vc_io_space *space);
+/**
+ * Begin to write to LMDB with room in its file for `npages` more pages, about; the ballast is given up for that if need be.
+ * As vc_meta_write_begin; -ENOSPC.
+ */
+int vc_pool_meta_begin(struct vc_pool *pool, uint64_t npages, struct vc_meta_txn **ret) VC_MUST_CHECK;
+/** How many log segments there may be, so that the ballast holds what is in them: all but on small disks. */
+uint32_t vc_space_log_segments(struct vc_pool *pool);
 
 /* super.c */
 int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret) VC_MUST_CHECK;

@@ -192,6 +192,8 @@ static int pool_open(struct vc_pool *pool)
 		r = vc_recover(pool, &state);
 	if (r == 0 && !pool->options.read_only)
 		r = vc_journal_open(pool, &pool->journal);
+	if (r == 0 && !pool->options.read_only)
+		r = vc_ballast_open(pool);
 	if (r == 0)
 		r = pool_find_orphans(pool);
 	pool->catalog.orphaned = pool->options.read_only ? NULL : vc_pool_orphaned;
@@ -218,6 +220,7 @@ static struct vc_pool *pool_alloc(struct vc_io *io, const char *dir, const struc
 	vc_mutex_init(&pool->names, VC_LOCK_NS);
 	vc_mutex_init(&pool->fold, VC_LOCK_FOLD);
 	vc_mutex_init(&pool->lock, VC_LOCK_POOL);
+	vc_mutex_init(&pool->space_lock, VC_LOCK_SPACE);
 	vc_cond_init(&pool->destage_cond);
 	vc_cond_init(&pool->resume_cond);
 	vc_cond_init(&pool->reap_cond);
@@ -283,6 +286,7 @@ static void pool_free(struct vc_pool *pool)
 	vc_chunk_close(pool->chunks);
 	vc_map_close(pool->map);
 	vc_meta_close(pool->meta);
+	vc_ballast_close(pool);
 	vc_io_close(pool->lock_file);
 	vc_bases_fini(&pool->bases);
 	vc_cond_fini(&pool->destage_cond);
@@ -292,6 +296,7 @@ static void pool_free(struct vc_pool *pool)
 	vc_mutex_fini(&pool->names);
 	vc_mutex_fini(&pool->fold);
 	vc_mutex_fini(&pool->lock);
+	vc_mutex_fini(&pool->space_lock);
 	free(pool->orphans);
 	free((void *)(uintptr_t)pool->options.log_dir);
 	free(pool->dir);

@@ -103,7 +103,8 @@ int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state)
 	struct vc_log_params params = {
 		.io = pool->io, .dir = pool->options.log_dir, .segment_size = vc_le64_get(pool->disk.log_segment_size),
 		.nsegments = vc_le32_get(pool->disk.log_segments),
-		.before_sync = vc_pool_before_sync, .space = vc_pool_space, .ctx = pool,
+		.use_segments = vc_space_log_segments(pool),
+		.before_sync = vc_pool_before_sync, .space = vc_pool_space, .make_room = vc_pool_log_room, .ctx = pool,
 	};
 	struct vc_log_replay replay = {
 		.checkpoint_lsn = vc_le64_get(state->checkpoint_lsn), .first_seq = vc_le64_get(state->log_first_seq),

@@ -48,6 +48,11 @@ void crash_run_end(struct crash_run *run, bool durable)
 		s->durable = s->acked;
 }
 
+void crash_run_doubt(struct crash_run *run)
+{
+	push_state(run);
+}
+
 static void run_before(struct world *w) { crash_run_begin(w->ctx); }
 static void run_after(struct world *w, bool durable) { crash_run_end(w->ctx, durable); }
 

@@ -59,6 +59,8 @@ void crash_run_step(struct crash_run *run);
 /** For operations made by a test: put them between these, after changing run->w.model. */
 void crash_run_begin(struct crash_run *run);
 void crash_run_end(struct crash_run *run, bool durable);
+/** Instead of crash_run_end: it failed, and the pool with it, so its state may be found or not. */
+void crash_run_doubt(struct crash_run *run);
 
 /**
  * Crash `run` at `at`, open what is left and compare. Returns the new run, which begins with the state found and is open,

@@ -58,6 +58,11 @@ char *vc_sim_tmpdir(void);
 size_t vc_sim_events(struct vc_sim *sim);
 /** One line about event i, such as "write /pool/log/0.log 4096+512". Returns buf. */
 const char *vc_sim_describe(struct vc_sim *sim, size_t i, char *buf, size_t len);
+/**
+ * From event `from` on, was some file, LMDB's apart, synced with success after a sync of it had failed (D4)? Describes that event in
+ * buf. (LMDB writes all of a transaction again, and the one that failed never was.)
+ */
+bool vc_sim_resynced(struct vc_sim *sim, size_t from, char *buf, size_t len);
 /** Print events from .. to - 1 to standard error. */
 void vc_sim_dump(struct vc_sim *sim, size_t from, size_t to);
 /** Operations that are uncertain at crash point `at`. */
@@ -91,8 +96,12 @@ enum vc_sim_op {
 	VC_SIM_OPEN = 1 << 0, VC_SIM_READ = 1 << 1, VC_SIM_WRITE = 1 << 2, VC_SIM_SYNC = 1 << 3, VC_SIM_TRUNCATE = 1 << 4,
 	VC_SIM_ALLOCATE = 1 << 5, VC_SIM_UNLINK = 1 << 6, VC_SIM_RENAME = 1 << 7, VC_SIM_MKDIR = 1 << 8,
 	VC_SIM_SYNC_DIR = 1 << 9, VC_SIM_LIST = 1 << 10, VC_SIM_SIZE = 1 << 11, VC_SIM_WRITEBACK = 1 << 12,
-	VC_SIM_OPS = 13,
 	VC_SIM_ANY = (1 << 13) - 1,
+	/* What LMDB does with its file; a write that fails in part is a short one. */
+	VC_SIM_META_OPEN = 1 << 13, VC_SIM_META_WRITE = 1 << 14, VC_SIM_META_SYNC = 1 << 15, VC_SIM_META_ALLOCATE = 1 << 16,
+	VC_SIM_META_MAP = 1 << 17,
+	VC_SIM_OPS = 18,
+	VC_SIM_META_ANY = (1 << 18) - (1 << 13),
 };
 
 struct vc_sim_fault {

@@ -224,6 +224,28 @@ const char *vc_sim_describe(struct vc_sim *sim, size_t i, char *buf, size_t len)
 	return buf;
 }
 
+bool vc_sim_resynced(struct vc_sim *sim, size_t from, char *buf, size_t len)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&sim->lock);
+	for (size_t i = from; i < sim->nevents && !found; i++) {
+		const struct sim_event *failed = &sim->events[i];
+
+		if (failed->kind != SIM_EV_SYNC || !failed->failed || sim->inodes[failed->inode]->kind == SIM_META)
+			continue;
+		for (size_t k = i + 1; k < sim->nevents && !found; k++) {
+			const struct sim_event *ev = &sim->events[k];
+
+			found = ev->kind == SIM_EV_SYNC && ev->inode == failed->inode && !ev->failed;
+			if (found)
+				describe(ev, buf, len);
+		}
+	}
+	pthread_mutex_unlock(&sim->lock);
+	return found;
+}
+
 void vc_sim_dump(struct vc_sim *sim, size_t from, size_t to)
 {
 	char line[600];

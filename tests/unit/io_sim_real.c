@@ -9,7 +9,10 @@
  *   open, open64     a new file in a sim's directory: CREATE (lock.mdb is left out: it carries nothing over a crash)
  *   pwrite, write, writev, pwritev (and those ending in 64)   WRITE, one for each page; through an O_DSYNC descriptor SYNC_ONE follows
  *   ftruncate        TRUNCATE
+ *   fallocate        nothing: room for LMDB's file is only something that can be lacking; mmap64, mmap: likewise
  *   fdatasync, fsync SYNC, SYNC_DIR; nothing is really synced, as these files need not outlive the test
+ *
+ * Each first asks whether a fault is due (VC_SIM_META_...).
  *
  * What changes a file in another way (a writable mapping) is not recorded, but noticed: after each commit the
  * real file must be equal to what was recorded.
@@ -24,6 +27,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -350,6 +354,16 @@ static const char *inode_path(const struct vc_sim *sim, uint32_t inode)
 	return "(removed)";
 }
 
+/* Sets errno and returns true when the arranged fault strikes this call. The sim is locked. */
+static bool strikes(const struct watched *w, enum vc_sim_op op)
+{
+	int r = sim_call(w->sim, op, inode_path(w->sim, w->inode));
+
+	if (r < 0)
+		errno = -r;
+	return r < 0;
+}
+
 static void record_page(struct vc_sim *sim, uint32_t inode, const uint8_t *bytes, size_t len, uint64_t offset, bool durable)
 {
 	const char *path = inode_path(sim, inode);
@@ -423,10 +437,16 @@ static int sync_fd(int fd, long call)
 	struct stat st;
 
 	if (find_watched(fd, &w)) {
+		bool failed;
+		int error;
+
 		sim_lock(w.sim);
-		sim_event_new(w.sim, SIM_EV_SYNC, w.inode, inode_path(w.sim, w.inode));
+		failed = strikes(&w, VC_SIM_META_SYNC);
+		error = errno;
+		sim_event_new(w.sim, SIM_EV_SYNC, w.inode, inode_path(w.sim, w.inode))->failed = failed;
 		pthread_mutex_unlock(&w.sim->lock);
-		return 0;
+		errno = error;
+		return failed ? -1 : 0;
 	}
 	if (atomic_load(&recorder.active) && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) && record_dir_sync(fd))
 		return 0;
@@ -435,9 +455,22 @@ static int sync_fd(int fd, long call)
 
 static int open_path(const char *path, int flags, mode_t mode)
 {
-	int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-	struct vc_sim *sim = fd >= 0 && flags & O_CREAT ? find_sim(path) : NULL;
-	int error = errno;
+	struct vc_sim *sim = find_sim(path);
+	int fd, error, r = 0;
+
+	if (sim && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_EXCL)) { /* by LMDB; the sim is not locked */
+		sim_lock(sim);
+		r = sim_call(sim, VC_SIM_META_OPEN, path);
+		pthread_mutex_unlock(&sim->lock);
+	}
+	if (r < 0) {
+		errno = -r;
+		return -1;
+	}
+	fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+	error = errno;
+	if (fd < 0 || !(flags & O_CREAT))
+		sim = NULL;
 
 	if (sim)
 		record_open(sim, path, fd);
@@ -461,6 +494,10 @@ int hook_fdatasync(int fd) REPLACES("fdatasync");
 int hook_fsync(int fd) REPLACES("fsync");
 int hook_ftruncate(int fd, off_t size) REPLACES("ftruncate");
 int hook_ftruncate64(int fd, off_t size) REPLACES("ftruncate64");
+int hook_fallocate(int fd, int mode, off_t offset, off_t len) REPLACES("fallocate");
+int hook_fallocate64(int fd, int mode, off_t offset, off_t len) REPLACES("fallocate64");
+void *hook_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset) REPLACES("mmap");
+void *hook_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset) REPLACES("mmap64");
 
 static mode_t mode_of(int flags, va_list args)
 {
@@ -495,16 +532,22 @@ static ssize_t write_vector(int fd, const struct iovec *iov, int iovcnt, off_t o
 	bool here = offset < 0;
 	struct watched w;
 	ssize_t n;
+	int error;
 
 	if (!find_watched(fd, &w))
 		return here ? syscall(SYS_writev, fd, iov, iovcnt) : syscall(SYS_pwritev, fd, iov, iovcnt, offset, 0);
 	sim_lock(w.sim);
 	if (here)
 		offset = lseek(fd, 0, SEEK_CUR);
-	n = here ? syscall(SYS_writev, fd, iov, iovcnt) : syscall(SYS_pwritev, fd, iov, iovcnt, offset, 0);
+	if (strikes(&w, VC_SIM_META_WRITE))
+		n = w.sim->fault.partial ? syscall(SYS_pwrite64, fd, iov[0].iov_base, iov[0].iov_len / 2, offset) : -1;
+	else
+		n = here ? syscall(SYS_writev, fd, iov, iovcnt) : syscall(SYS_pwritev, fd, iov, iovcnt, offset, 0);
+	error = errno;
 	if (n > 0)
 		record_iov(&w, fd, iov, iovcnt, (size_t)n, (uint64_t)offset);
 	pthread_mutex_unlock(&w.sim->lock);
+	errno = error;
 	return n;
 }
 
@@ -549,3 +592,46 @@ int hook_ftruncate(int fd, off_t size)
 }
 
 int hook_ftruncate64(int fd, off_t size) { return hook_ftruncate(fd, size); }
+
+/* Whether a fault is due for a call that changes no bytes of a watched file; *ret_watched says if it is of one. */
+static bool strikes_quiet(int fd, enum vc_sim_op op, bool *ret_watched)
+{
+	struct watched w;
+	bool struck = false;
+	int error;
+
+	*ret_watched = fd >= 0 && find_watched(fd, &w);
+	if (!*ret_watched)
+		return false;
+	sim_lock(w.sim);
+	struck = strikes(&w, op);
+	error = errno;
+	pthread_mutex_unlock(&w.sim->lock);
+	errno = error;
+	return struck;
+}
+
+int hook_fallocate(int fd, int mode, off_t offset, off_t len)
+{
+	bool watched, struck = strikes_quiet(fd, VC_SIM_META_ALLOCATE, &watched);
+
+	if (struck)
+		return -1;
+	return watched ? 0 : (int)syscall(SYS_fallocate, fd, mode, offset, len);
+}
+
+int hook_fallocate64(int fd, int mode, off_t offset, off_t len) { return hook_fallocate(fd, mode, offset, len); }
+
+void *hook_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	bool watched;
+
+	if (strikes_quiet(fd, VC_SIM_META_MAP, &watched))
+		return MAP_FAILED;
+	return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, offset);
+}
+
+void *hook_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	return hook_mmap(addr, len, prot, flags, fd, offset);
+}

@@ -538,7 +538,7 @@ static void test_short_segment(void **state VC_UNUSED)
 	struct stat st;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/0002.log", dir);
+	snprintf(path, sizeof(path), "%s/%04u.log", dir, VC_LOG_SEGMENTS_MIN);
 	f = fopen(path, "w");
 	assert_non_null(f);
 	fputs("the beginning", f);
