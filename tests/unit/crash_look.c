@@ -131,7 +131,7 @@ static int rebuilt_hash(struct vc_sim *sim, uint64_t *ret_hash)
 static void look_rebuilt(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct vc_sim *sim,
 			 struct model *found)
 {
-	uint64_t hash;
+	uint64_t hash = 0;
 	int r;
 
 	if (vc_unit_below(&look->rng, look->rebuild))
@@ -336,7 +336,7 @@ static void look_within(struct crash_look *look, struct vc_sim *sim, uint64_t wa
 	struct vc_sim_policy policy = operation_policy(look, sim, at);
 	struct vc_sim *after = vc_sim_crash(sim, at, &policy), *copy = depth > 1 ? copy_of(after) : NULL;
 	struct model found = { .n = 0 };
-	uint64_t hash;
+	uint64_t hash = 0;
 	int r = 0;
 
 	crash_count(CRASH_STATES);
