@@ -237,19 +237,19 @@ static int fs_add_options(const struct vc_fs_options *options, char **list)
 	return 0;
 }
 
-static int fs_new_session(struct vc_fs *fs)
+int fs_session_new(const struct vc_fs_options *options, struct vc_fs *fs, struct fuse_session **ret)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	char *list = NULL;
 	int r;
 
-	r = fs_add_options(&fs->options, &list);
+	r = fs_add_options(options, &list);
 	if (r == 0 && (fuse_opt_add_arg(&args, "vclonefs") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
-		       fuse_opt_add_arg(&args, list) < 0 || (fs->options.debug && fuse_opt_add_arg(&args, "-d") < 0)))
+		       fuse_opt_add_arg(&args, list) < 0 || (options->debug && fuse_opt_add_arg(&args, "-d") < 0)))
 		r = -ENOMEM;
 	if (r == 0) {
-		fs->se = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
-		if (!fs->se)
+		*ret = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
+		if (!*ret)
 			r = -EINVAL;
 	}
 	fuse_opt_free_args(&args);
@@ -287,12 +287,14 @@ static int fs_init_state(struct vc_fs *fs)
 
 static int fs_attach(struct vc_fs *fs)
 {
+	char mounted[32]; /* how libfuse is told of a device that is mounted */
 	int r;
 
-	r = fs_new_session(fs);
+	r = fs_session_new(&fs->options, fs, &fs->se);
 	if (r < 0)
 		return r;
-	if (fuse_session_mount(fs->se, fs->options.mountpoint) != 0)
+	snprintf(mounted, sizeof(mounted), "/dev/fd/%d", fs->options.device_fd);
+	if (fuse_session_mount(fs->se, fs->options.detach ? mounted : fs->options.mountpoint) != 0)
 		return -EIO; /* libfuse has said why */
 	fs->mounted = true;
 	r = fuse_session_custom_io(fs->se, &fs_wire_io, fuse_session_fd(fs->se));
@@ -330,7 +332,9 @@ int vc_fs_mount(struct vc_pool *pool, const struct vc_fs_options *options, struc
 
 static void fs_detach(struct vc_fs *fs)
 {
-	if (fs->mounted)
+	if (fs->mounted && fs->options.detach)
+		fs->options.detach(fs->options.ctx);
+	else if (fs->mounted)
 		fuse_session_unmount(fs->se);
 	fs->mounted = false;
 }

@@ -23,8 +23,21 @@ struct vc_fs_options {
 	bool debug;                /* libfuse prints every request */
 	bool pieces;               /* do as on kernels that send a large copy_file_range in pieces; for tests */
 	void (*ready)(void *ctx);  /* called once, from another thread, when the kernel has accepted the mount */
+	void (*detach)(void *ctx); /* not NULL: device_fd is mounted already, and this lets its owner unmount it (lazily) */
+	int device_fd;
 	void *ctx;
 };
+
+/** A mount without anybody who serves it: what device_fd and detach above are for. */
+struct vc_fs_device;
+/** Mount as the options say. 0 or -errno, with a message. */
+int vc_fs_device_mount(const struct vc_fs_options *options, struct vc_fs_device **ret) VC_MUST_CHECK;
+/** Until it is unmounted. */
+int vc_fs_device_fd(const struct vc_fs_device *dev);
+/** Lazily; nothing when somebody else has done it. */
+void vc_fs_device_unmount(struct vc_fs_device *dev);
+/** Unmount and free. NULL is ignored. */
+void vc_fs_device_close(struct vc_fs_device *dev);
 
 /** Mount and begin to serve. 0 or -errno, with a message. */
 int vc_fs_mount(struct vc_pool *pool, const struct vc_fs_options *options, struct vc_fs **ret) VC_MUST_CHECK;

@@ -4,6 +4,7 @@
  *
  *   fs_wire    raw requests and replies: what libfuse does not know is translated here
  *   fs         session, worker threads, end of the mount
+ *   fs_device  a mount that another process serves
  *   fs_op      requests that are answered later; the two queues with a thread each
  *   fs_notify  invalidation of what the kernel caches
  *   fs_names   namespace and attributes     fs_dir   reading directories     fs_xattr  extended attributes
@@ -197,6 +198,10 @@ static inline struct vc_fs *fs_of(fuse_req_t req) { return fuse_req_userdata(req
 static inline bool fs_is_magic(fuse_ino_t ino) { return (uint64_t)ino & FS_MAGIC_BIT; }
 /** Inode of a request; answers the request with an error and returns NULL when there is none. */
 struct vc_inode *fs_inode_or_reply(fuse_req_t req, fuse_ino_t ino);
+
+/* fs */
+/** A session for mounting with these options; `fs` is what its requests are handed (NULL: it will not serve any). */
+int fs_session_new(const struct vc_fs_options *options, struct vc_fs *fs, struct fuse_session **ret) VC_MUST_CHECK;
 
 /* fs_wire */
 extern const struct fuse_custom_io fs_wire_io;

@@ -8,6 +8,7 @@
  */
 #include "config.h"
 #include "vclonefs_options.h"
+#include "vclonefs_keeper.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -44,6 +45,7 @@ struct mount_args {
 	struct vc_mount_options options;
 	bool foreground;
 	int ready_fd; /* background: the parent reads it; -1 */
+	int stop_fd;  /* says when to end */
 };
 
 static const char usage_text[] =
@@ -60,6 +62,8 @@ static const char usage_text[] =
 	"       threads=N          threads that serve requests (16)\n"
 	"       allow_other        let all users in; the usual permissions apply\n"
 	"       ro                 read-only\n"
+	"       drop_privileges    serve without any capability\n"
+	"       run_as=USER        serve as USER, without any capability\n"
 	"  -h, -V         print this help or the version\n";
 
 /* ---- arguments ---- */
@@ -98,6 +102,19 @@ static int args_directory(const char *given, char *ret)
 		return -ENOTDIR;
 	}
 	return 0;
+}
+
+/**
+ * For its drop_privileges mount.fuse mounts itself, and gives us a descriptor of the device. It does so without default_permissions:
+ * the kernel would let everybody do everything.
+ */
+static int args_mountpoint(const char *given, char *ret)
+{
+	if (strncmp(given, "/dev/fd/", 8) != 0)
+		return args_directory(given, ret);
+	fputs("vclonefs: mounted by mount.fuse without permission checks: with mount(8) say run_as=root instead of drop_privileges\n",
+	      stderr);
+	return -EINVAL;
 }
 
 /** A daemon whose files lie below its own mount would wait for itself. */
@@ -155,7 +172,7 @@ static int args_parse(struct mount_args *a, int argc, char **argv)
 		fputs(usage_text, stderr);
 		return -EINVAL;
 	}
-	if (args_directory(argv[optind], a->pool) < 0 || args_directory(argv[optind + 1], a->mountpoint) < 0 ||
+	if (args_directory(argv[optind], a->pool) < 0 || args_mountpoint(argv[optind + 1], a->mountpoint) < 0 ||
 	    args_check_paths(a) < 0)
 		return -EINVAL;
 	return 1;
@@ -192,15 +209,11 @@ static void to_syslog(void *ctx VC_UNUSED, enum vc_msg_level level, const char *
 	syslog(priorities[level], "%s", line);
 }
 
-/** The mount is live: leave the terminal, release the parent. */
-static void live(void *ctx)
+/** In the background, when the mount is live. */
+static void leave_terminal(void)
 {
-	struct mount_args *a = ctx;
 	int null;
 
-	manager_tell("READY=1");
-	if (a->ready_fd < 0)
-		return;
 	openlog("vclonefs", LOG_PID, LOG_DAEMON);
 	vc_msg_set_sink(to_syslog, NULL);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -208,9 +221,37 @@ static void live(void *ctx)
 		dup2(null, fd);
 	if (null > 2)
 		close(null);
+}
+
+/** The mount is live: leave the terminal, release the parent. */
+static void live(void *ctx)
+{
+	struct mount_args *a = ctx;
+
+	manager_tell("READY=1");
+	if (a->ready_fd < 0)
+		return;
+	leave_terminal();
 	if (write(a->ready_fd, "", 1) < 0)
 		vc_warn("the starting process is gone: %s", strerror(errno));
 	close(a->ready_fd);
+}
+
+/** The same where another process keeps the mount, and does the telling. */
+static void live_kept(void *ctx)
+{
+	struct mount_args *a = ctx;
+
+	if (a->ready_fd >= 0) {
+		leave_terminal();
+		close(a->ready_fd);
+	}
+	vc_keeper_tell_ready();
+}
+
+static void stopping(void *ctx VC_UNUSED)
+{
+	manager_tell("STOPPING=1");
 }
 
 /* ---- life ---- */
@@ -228,42 +269,61 @@ static int open_stop_fd(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-static int serve_pool(struct mount_args *a, struct vc_pool *pool, int stop_fd)
+static int serve_pool(struct mount_args *a, struct vc_pool *pool)
 {
 	struct vc_fs *fs;
 	int r;
 
+	r = vc_fs_mount(pool, &a->options.fs, &fs);
+	if (r < 0)
+		return r;
+	r = vc_fs_serve(fs, a->stop_fd, GRACE_MS);
+	if (!a->options.drop.wanted)
+		stopping(a);
+	vc_fs_close(fs);
+	return r;
+}
+
+static int open_and_serve(void *ctx)
+{
+	struct mount_args *a = ctx;
+	struct vc_pool *pool;
+	int r, closed;
+
+	r = vc_pool_open(vc_io_posix(), a->pool, &a->options.pool, &pool);
+	if (r < 0)
+		return r;
+	r = serve_pool(a, pool);
+	closed = vc_pool_close(pool);
+	return r < 0 ? r : closed;
+}
+
+static int open_and_serve_kept(void *ctx)
+{
+	struct mount_args *a = ctx;
+
+	a->options.fs.ready = live_kept;
+	return open_and_serve(a);
+}
+
+static int serve(struct mount_args *a)
+{
+	const struct vc_keeper_job kept = { .fs = &a->options.fs, .drop = &a->options.drop, .serve = open_and_serve_kept,
+					    .ready = live, .stopping = stopping, .ctx = a };
+	int r;
+
+	a->stop_fd = open_stop_fd();
+	if (a->stop_fd < 0)
+		return -errno;
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 && errno != EPERM)
+		vc_debug("PR_SET_IO_FLUSHER: %s", strerror(errno));
 	a->options.fs.pool_path = a->pool;
 	a->options.fs.mountpoint = a->mountpoint;
 	a->options.fs.mount_options = a->options.rest;
 	a->options.fs.ready = live;
 	a->options.fs.ctx = a;
-	r = vc_fs_mount(pool, &a->options.fs, &fs);
-	if (r < 0)
-		return r;
-	r = vc_fs_serve(fs, stop_fd, GRACE_MS);
-	manager_tell("STOPPING=1");
-	vc_fs_close(fs);
-	return r;
-}
-
-static int serve(struct mount_args *a)
-{
-	struct vc_pool *pool;
-	int stop_fd, r, closed;
-
-	stop_fd = open_stop_fd();
-	if (stop_fd < 0)
-		return -errno;
-	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 && errno != EPERM)
-		vc_debug("PR_SET_IO_FLUSHER: %s", strerror(errno));
-	r = vc_pool_open(vc_io_posix(), a->pool, &a->options.pool, &pool);
-	if (r == 0) {
-		r = serve_pool(a, pool, stop_fd);
-		closed = vc_pool_close(pool);
-		r = r < 0 ? r : closed;
-	}
-	close(stop_fd);
+	r = a->options.drop.wanted ? vc_keeper_run(&kept, a->stop_fd) : open_and_serve(a);
+	close(a->stop_fd);
 	return r;
 }
 

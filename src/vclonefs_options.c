@@ -90,12 +90,22 @@ static int option_node_cache(struct vc_mount_options *o, const char *text)
 	return vc_parse_bytes(text, &o->pool.node_cache_bytes);
 }
 
+static int option_run_as(struct vc_mount_options *o, const char *text)
+{
+	if (!*text || strlen(text) >= sizeof(o->drop.user))
+		return -EINVAL;
+	strcpy(o->drop.user, text);
+	o->drop.wanted = true;
+	return 0;
+}
+
 static const struct option_kind {
 	const char *name; /* with '=' when it has a value */
 	int (*set)(struct vc_mount_options *o, const char *value);
 } option_kinds[] = {
 	{ "cache=", option_cache },	{ "node_cache=", option_node_cache }, { "log=", option_log },
 	{ "destage_ms=", option_destage }, { "blocks=", option_blocks },	      { "threads=", option_threads },
+	{ "run_as=", option_run_as },
 };
 
 /** Options of fstab that mean nothing to a file system, or are always on. */
@@ -142,6 +152,10 @@ static int option_one(struct vc_mount_options *o, const char *option)
 		return -EINVAL;
 	if (strcmp(option, "pieces") == 0) {
 		o->fs.pieces = true;
+		return 0;
+	}
+	if (strcmp(option, "drop_privileges") == 0) {
+		o->drop.wanted = true;
 		return 0;
 	}
 	if (option_is_ignored(option))

@@ -11,6 +11,7 @@
 #include <limits.h>
 
 #include "fs.h"
+#include "vclonefs_drop.h"
 
 /** Begin with all zeros: the defaults. pool.log_dir, once set, points to `log`: do not move the struct. */
 struct vc_mount_options {
@@ -18,6 +19,7 @@ struct vc_mount_options {
 	char rest[4096]; /* for libfuse, escaped */
 	struct vc_pool_options pool;
 	struct vc_fs_options fs;
+	struct vc_drop drop;
 };
 
 /** Add a list to what is known. 0 or -errno: what came before the bad option holds, and standard error says which it is. */

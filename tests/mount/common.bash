@@ -79,9 +79,9 @@ setup_pool() {
 	"$VCLONE" init ${POOL_OPTIONS:-} "$POOL" >>"$LOG" 2>&1 || fail "vclone init: status $?"
 }
 
-# try_mount_pool [option,...]; DAEMON_FLAGS: further arguments, such as -d. Returns 1 when the daemon gives up.
+# try_mount_pool [option,...]; DAEMON_FLAGS: further arguments, such as -d; MOUNT_OPTIONS: further options. Returns 1 when the daemon gives up.
 try_mount_pool() {
-	"$VCLONEFS" -f ${DAEMON_FLAGS:-} -o "allow_other${1:+,$1}" "$POOL" "$MNT" >>"$LOG" 2>&1 &
+	"$VCLONEFS" -f ${DAEMON_FLAGS:-} -o "allow_other${MOUNT_OPTIONS:+,$MOUNT_OPTIONS}${1:+,$1}" "$POOL" "$MNT" >>"$LOG" 2>&1 &
 	daemon_pid=$!
 	for _ in $(seq 600); do
 		mountpoint -q "$MNT" && return 0
