@@ -124,6 +124,13 @@ int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want 
  */
 int vc_chunk_vouch(struct vc_chunk_store *store, const struct vc_disk_direct *item) VC_MUST_CHECK;
 
+/**
+ * Look for chunks by their headers: fn for every valid header in every segment, in the order they lie; payloads are not looked at. `entry` is that
+ * of block 0. Non-zero stops, and is returned. A segment that cannot be read is passed over (the message is sent).
+ */
+int vc_chunk_scan(struct vc_chunk_store *store, int (*fn)(void *ctx, uint64_t entry, const struct vc_disk_chunk *head),
+		  void *ctx) VC_MUST_CHECK;
+
 /** Stored size (header, payload, padding) of the chunk `entry` belongs to, from its header on disk. 0 or -errno. */
 int vc_chunk_stored_size(struct vc_chunk_store *store, uint64_t entry, uint32_t *ret_bytes) VC_MUST_CHECK;
 

@@ -253,3 +253,70 @@ int vc_chunk_stored_size(struct vc_chunk_store *store, uint64_t entry, uint32_t 
 	*ret_bytes = VC_ROUND_UP((uint32_t)sizeof(raw.head) + vc_le32_get(raw.head.stored_len), VC_CHUNK_ALIGN);
 	return 0;
 }
+
+/* ---- looking for chunks ---- */
+
+struct scan_segnos {
+	uint64_t *v;
+	size_t n, cap;
+};
+
+static int scan_add(void *ctx, const struct vc_chunk_segment_info *info)
+{
+	struct scan_segnos *s = ctx;
+
+	if (vc_array_room(&s->v, s->n, &s->cap, sizeof(*s->v)) < 0)
+		return -ENOMEM;
+	s->v[s->n++] = info->segno;
+	return 0;
+}
+
+static int scan_bytes(const struct vc_chunk_store *store, uint64_t segno, const uint8_t *bytes, size_t len,
+		      int (*fn)(void *ctx, uint64_t entry, const struct vc_disk_chunk *head), void *ctx)
+{
+	struct chunk_raw raw = { .got = sizeof(raw.head) };
+	size_t at = VC_CHUNK_SEGMENT_HEADER, step;
+	int r = 0;
+
+	for (; at + sizeof(raw.head) <= len && r == 0; at += step) {
+		uint64_t entry;
+
+		step = VC_CHUNK_ALIGN;
+		memcpy(&raw.head, bytes + at, sizeof(raw.head));
+		if (vc_le32_get(raw.head.magic) != VC_MAGIC_CHUNK)
+			continue;
+		entry = vc_entry_make(segno, (uint32_t)at, vc_le32_get(raw.head.stored_len), 0);
+		if (vc_le32_get(raw.head.stored_len) > VC_CHUNK_SIZE_MAX || read_head_wrong(store, entry, &raw))
+			continue;
+		step = VC_ROUND_UP(sizeof(raw.head) + vc_le32_get(raw.head.stored_len), (size_t)VC_CHUNK_ALIGN);
+		r = fn(ctx, entry, &raw.head);
+	}
+	return r;
+}
+
+static int scan_segment(struct vc_chunk_store *store, uint64_t segno, uint8_t *buf,
+			int (*fn)(void *ctx, uint64_t entry, const struct vc_disk_chunk *head), void *ctx)
+{
+	struct chunk_segment *seg;
+	ssize_t n;
+	int r = vc_chunk_segment_get(store, segno, &seg);
+
+	if (r < 0)
+		return r == -ENOMEM ? r : 0;
+	n = vc_io_pread(seg->file, buf, VC_CHUNK_SEGMENT_MAX, 0);
+	vc_chunk_segment_put(store, seg);
+	return n < 0 ? 0 : scan_bytes(store, segno, buf, (size_t)n, fn, ctx);
+}
+
+int vc_chunk_scan(struct vc_chunk_store *store, int (*fn)(void *ctx, uint64_t entry, const struct vc_disk_chunk *head), void *ctx)
+{
+	struct scan_segnos s = { .n = 0 };
+	uint8_t *buf = malloc(VC_CHUNK_SEGMENT_MAX);
+	int r = buf ? vc_chunk_each_segment(store, scan_add, &s) : -ENOMEM;
+
+	for (size_t i = 0; i < s.n && r == 0; i++)
+		r = scan_segment(store, s.v[i], buf, fn, ctx);
+	free(s.v);
+	free(buf);
+	return r;
+}

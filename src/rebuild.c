@@ -16,6 +16,8 @@
 
 #include "msg.h"
 #include "rebuild_impl.h"
+#include "repair.h"
+#include "salvage.h"
 
 #define ULL(x) ((unsigned long long)(x))
 
@@ -174,7 +176,7 @@ static int attempt(struct rebuild *rb, const uint64_t *backup)
 	return r == 0 ? grow(rb) : r;
 }
 
-/* Newest backup first, then without. 0: the new LMDB is complete; 1: none leads to the log; -errno. */
+/* Newest backup first, then without. 0: the new LMDB is complete; 1: none leads to the log (to salvage: the best is open); -errno. */
 static int attempt_all(struct rebuild *rb)
 {
 	struct backups b = { .n = 0 };
@@ -188,10 +190,12 @@ static int attempt_all(struct rebuild *rb)
 		qsort(b.lsns, b.n, sizeof(*b.lsns), newest_first);
 	if (r == 0) {
 		r = 1;
-		for (size_t i = 0; i <= b.n && (r == 1 || is_damage(r)); i++)
+		for (size_t i = 0; i <= b.n && ((r == 1 && (i == 0 || !rb->o->salvage)) || is_damage(r)); i++)
 			r = attempt(rb, i < b.n ? &b.lsns[i] : NULL);
 	}
 	free(b.lsns);
+	if (is_damage(r))
+		close_new(rb);
 	return is_damage(r) ? 1 : r;
 }
 
@@ -248,7 +252,58 @@ static int finish(struct rebuild *rb)
 	if (r == 0)
 		r = vc_replace_switch(rb->io, rb->dir);
 	rb->ret->replaced = r == 0;
+	if (r == 0 && rb->ret->salvaged && vc_replace_backup(rb->io, rb->dir, NULL, rb->ret->checkpoint_lsn) < 0)
+		rebuild_say(rb, "no backup of the new LMDB could be made");
 	return r;
+}
+
+/* ---- the last resort ---- */
+
+/* Does the log fit what was made? 0, -errno of the replay. */
+static int try_log(struct rebuild *rb)
+{
+	struct vc_pool_options options = { .read_only = true, .log_dir = rb->log.dir, .meta_file = VC_META_NEW, .locked = true };
+	struct vc_pool *pool;
+	int r = vc_pool_open(rb->io, rb->dir, &options, &pool);
+
+	return r < 0 ? r : vc_pool_close(pool);
+}
+
+static int salvage_once(struct rebuild *rb, bool with_log)
+{
+	int r = attempt_all(rb);
+
+	if (is_damage(r) || (r == 1 && !rb->meta)) { /* not even the journal from its beginning */
+		close_new(rb);
+		r = begin_empty(rb);
+	}
+	rb->ret->salvaged_images = rb->ret->salvaged_blocks = 0;
+	if (r >= 0)
+		r = vc_salvage(rb, with_log);
+	if (r == 0)
+		r = rebuild_state(rb);
+	rb->ret->checkpoint_lsn = vc_le64_get(rb->state.checkpoint_lsn);
+	close_new(rb);
+	return r < 0 ? r : vc_repair_new(rb->io, rb->dir, rb->o->say, rb->o->check.ctx);
+}
+
+static int salvage(struct rebuild *rb)
+{
+	int r = salvage_once(rb, true);
+
+	if (r == 0)
+		r = try_log(rb);
+	if (is_damage(r)) {
+		r = salvage_once(rb, false);
+		if (r == 0)
+			r = try_log(rb);
+	}
+	rb->ret->salvaged = true;
+	if (r < 0)
+		return r;
+	rebuild_say(rb, "%llu images have blocks that only chunks knew of, %llu in all; what their clones share, what was discarded, and names are not known",
+		    ULL(rb->ret->salvaged_images), ULL(rb->ret->salvaged_blocks));
+	return finish(rb);
 }
 
 static int rebuild_run(struct rebuild *rb)
@@ -257,6 +312,8 @@ static int rebuild_run(struct rebuild *rb)
 
 	if (r == 0)
 		r = attempt_all(rb);
+	if (rb->o->salvage && (r == 1 || is_damage(r)))
+		return salvage(rb);
 	if (r == 1) {
 		rebuild_found(rb, "backup and journal do not lead to the log: what was lost cannot be made again whole");
 		return 0;
@@ -265,6 +322,11 @@ static int rebuild_run(struct rebuild *rb)
 		return r;
 	if (rb->ret->backup_lsn)
 		rebuild_say(rb, "began with the backup of checkpoint %llu", ULL(rb->ret->backup_lsn));
+	if (rb->o->salvage) {
+		close_new(rb);
+		if (is_damage(try_log(rb)))
+			return salvage(rb);
+	}
 	rebuild_say(rb, "%llu checkpoints of the journal applied, up to %llu", ULL(rb->ret->entries), ULL(rb->ret->checkpoint_lsn));
 	return finish(rb);
 }

@@ -122,6 +122,8 @@ int rebuild_load(struct rebuild *rb)
 		vc_err("%s: the backup belongs to another pool", rb->dir);
 		return -EUCLEAN;
 	}
+	rb->next_tag = VC_MAX(rb->next_tag, vc_le64_get(rb->state.next_tag));
+	rb->next_content = VC_MAX(rb->next_content, vc_le64_get(rb->state.next_content));
 	map.next_node = vc_le64_get(rb->state.next_node);
 	return vc_map_open(&map, &rb->map);
 }

@@ -283,14 +283,33 @@ static int check_again(struct repair *rp, const char *file, void (*found)(void *
 	return vc_check_pool(rp->io, rp->dir, &o, ret);
 }
 
+/* 0 or -errno. */
+static int repair_passes(struct repair *rp)
+{
+	int r = 0;
+
+	for (int pass = 0; pass < REPAIR_PASSES && r == 0; pass++)
+		r = repair_pass(rp);
+	return VC_MIN(r, 0);
+}
+
+int vc_repair_new(struct vc_io *io, const char *dir, void (*say)(void *ctx, const char *text), void *ctx)
+{
+	struct vc_repair_result result = { .fixed = 0 };
+	struct vc_repair_options options = { .check = { .found = not_told, .ctx = ctx }, .say = say };
+	struct repair rp = { .io = io, .dir = dir, .o = &options, .ret = &result, .now_ns = vc_now_ns() };
+
+	return repair_passes(&rp);
+}
+
 static int repair_copy(struct repair *rp)
 {
 	int r = drain_log(rp);
 
 	if (r == 0)
 		r = copy_twice(rp);
-	for (int pass = 0; pass < REPAIR_PASSES && r == 0; pass++)
-		r = repair_pass(rp);
+	if (r == 0)
+		r = repair_passes(rp);
 	if (r < 0)
 		return r;
 	r = check_again(rp, VC_META_NEW, rp->o->left, true, &rp->ret->after);

@@ -35,4 +35,7 @@ struct vc_repair_result {
 int vc_repair_pool(struct vc_io *io, const char *dir, const struct vc_repair_options *options,
 		   struct vc_repair_result *ret) VC_MUST_CHECK;
 
+/** The same for POOL/meta/new.mdb, which nobody uses yet: repaired where it lies, not checked in the end. The pool is locked. */
+int vc_repair_new(struct vc_io *io, const char *dir, void (*say)(void *ctx, const char *text), void *ctx) VC_MUST_CHECK;
+
 #endif

@@ -348,13 +348,165 @@ static void test_in_use(void **state VC_UNUSED)
 	run_end(&run);
 }
 
+/* ---- the last resort ---- */
+
+static bool rebuild_salvage(struct run *run, struct vc_rebuild_result *ret)
+{
+	struct vc_rebuild_options o = { .check = { .data = true, .found = found }, .salvage = true, .say = say };
+
+	assert_int_equal(vc_rebuild_pool(vc_io_posix(), run->pool_dir, &o, ret), 0);
+	return ret->replaced;
+}
+
+static void write_pattern(struct vc_inode *inode, uint64_t seed, size_t len, uint64_t offset)
+{
+	uint64_t *buf = malloc(len);
+
+	assert_non_null(buf);
+	for (size_t i = 0; i < len / 8; i++)
+		buf[i] = vc_unit_random(&seed);
+	for (size_t at = 0; at < len; at += 16384)
+		assert_int_equal(engine_write(inode, (uint8_t *)buf + at, 16384, offset + at, 0), 0);
+	free(buf);
+}
+
+static bool has_pattern(struct vc_inode *inode, uint64_t seed, size_t len, uint64_t offset)
+{
+	uint64_t *buf = malloc(len);
+	bool same = true;
+
+	assert_non_null(buf);
+	assert_int_equal(vc_volume_read(inode, buf, len, offset), len);
+	for (size_t i = 0; i < len / 8; i++)
+		same &= buf[i] == vc_unit_random(&seed);
+	free(buf);
+	return same;
+}
+
+#define PART (256u << 10)
+
+/* Two images in the chunks, the first half of one written twice; a third, and a write to the second, in the log only. */
+static void make_three(struct run *run, uint64_t *inos)
+{
+	static const char *const names[] = { "one", "two", "three" };
+	struct vc_pool *pool = run->w.pool;
+	struct vc_inode *root = engine_root(pool), *in[3];
+
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(engine_create(root, names[i], S_IFREG | 0600, NULL, &in[i]), 0);
+		inos[i] = vc_inode_ino(in[i]);
+		write_pattern(in[i], 10 + i, 2 * PART, 0);
+		assert_int_equal(engine_task(pool, VC_TASK_DESTAGE), 0);
+	}
+	write_pattern(in[0], 20, PART, 0);
+	assert_int_equal(engine_task(pool, VC_TASK_DESTAGE), 0);
+	write_pattern(in[1], 21, 32768, 65536);
+	assert_int_equal(engine_create(root, names[2], S_IFREG | 0600, NULL, &in[2]), 0);
+	inos[2] = vc_inode_ino(in[2]);
+	write_pattern(in[2], 12, 65536, 0);
+	for (unsigned i = 0; i < 3; i++)
+		vc_inode_put(in[i]);
+	vc_inode_put(root);
+}
+
+static void remove_all(struct run *run, const char *dir, const char *suffix)
+{
+	char path[4096];
+
+	while (books_list(books_path(run->pool_dir, dir), suffix, &run->rng, path, sizeof(path)))
+		assert_int_equal(unlink(path), 0);
+}
+
+/* Neither LMDB nor journal: what chunks and log say is there, by the numbers of the images; names are where the log has them. */
+static void test_salvage(void **state VC_UNUSED)
+{
+	struct vc_rebuild_result result;
+	struct vc_inode *inode, *lost, *root;
+	struct run run;
+	uint64_t inos[3];
+	char name[32];
+
+	run_start(&run, 6, 0);
+	run_stop(&run, false);
+	run.destage_ms = ENGINE_DESTAGE_NEVER;
+	run_open(&run);
+	make_three(&run, inos);
+	run_stop(&run, true);
+	lose(&run, 0);
+	remove_all(&run, "journal", ".jnl");
+	remove_all(&run, "backup", ".mdb");
+	assert_true(rebuild_salvage(&run, &result));
+	assert_true(result.salvaged);
+	if (result.check.findings)
+		fail_msg("%llu findings in what was salvaged", (unsigned long long)result.check.findings);
+	run_open(&run);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(vc_inode_get(run.w.pool, inos[i], &inode), 0);
+		if (i == 0)
+			assert_true(has_pattern(inode, 20, PART, 0));
+		else if (i == 1)
+			assert_true(has_pattern(inode, 21, 32768, 65536) && has_pattern(inode, 11, 65536, 0));
+		else
+			assert_true(has_pattern(inode, 12, 65536, 0));
+		vc_inode_put(inode);
+	}
+	root = engine_root(run.w.pool);
+	lost = engine_lookup(root, "lost+found");
+	assert_non_null(lost);
+	snprintf(name, sizeof(name), "#%llu", (unsigned long long)inos[0]);
+	inode = engine_lookup(lost, name);
+	assert_non_null(inode);
+	vc_inode_put(inode);
+	vc_inode_put(lost);
+	inode = engine_lookup(root, "three");
+	assert_non_null(inode);
+	vc_inode_put(inode);
+	vc_inode_put(root);
+	run_stop(&run, false);
+	/* The new state has a backup: from now on it can be rebuilt whole. */
+	lose(&run, 0);
+	assert_true(rebuild(&run, &result) && !result.salvaged);
+	run_open(&run);
+	run_end(&run);
+}
+
+/* After random work with a damaged journal there is always something to be had, which opens, reads and goes on. */
+static void test_salvage_random(void **state VC_UNUSED)
+{
+	uint64_t rng = vc_unit_seed();
+
+	for (unsigned i = 0; i < 6; i++) {
+		struct vc_rebuild_result result;
+		struct vc_check_result check;
+		struct vc_pool *pool;
+		struct run run;
+
+		run_start(&run, vc_unit_random(&rng), i % 2);
+		for (unsigned k = 0; k < 2; k++) {
+			run_steps(&run);
+			run_stop(&run, k == 1);
+			if (k == 0)
+				run_open(&run);
+		}
+		damage_file(&run, "journal", ".jnl");
+		damage_file(&run, "backup", ".mdb");
+		lose(&run, i);
+		assert_true(rebuild_salvage(&run, &result));
+		pool = engine_open(vc_io_posix(), run.pool_dir, ENGINE_DESTAGE_NEVER);
+		engine_close(pool);
+		if (books_check(vc_io_posix(), run.pool_dir, getenv("VC_TEST_MESSAGES"), &check) && !result.salvaged)
+			fail_msg("%llu findings", (unsigned long long)check.findings);
+		run_end(&run);
+	}
+}
+
 #define with_messages(f) cmocka_unit_test_setup_teardown(f, engine_setup, engine_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		with_messages(test_only_log), with_messages(test_in_use), with_messages(test_torn_tail),
-		with_messages(test_journal_damaged), with_messages(test_lost),
+		with_messages(test_journal_damaged), with_messages(test_lost), with_messages(test_salvage), with_messages(test_salvage_random),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
