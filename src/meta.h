@@ -30,7 +30,7 @@ struct vc_meta_params {
 	 * be open while one that writes is committed. NULL: data.mdb.
 	 */
 	const char *file;
-	uint64_t map_size;    /* address space; 0: 1 TiB */
+	uint64_t map_size;    /* address space; 0: 1 TiB, or less where there is less */
 	bool read_only;
 	bool examine;         /* for check and repair: open although rows fail their checksums, which is said */
 };

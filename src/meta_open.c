@@ -24,32 +24,44 @@
 #include "msg.h"
 
 #define META_MAP_SIZE (UINT64_C(1) << 40)
+#define META_MAP_SIZE_MIN (UINT64_C(1) << 32)
 #define META_READERS_MAX 1024
 #define META_WALK_TRIES 20
 
 static const char *const db_names[VC_DB_COUNT] = { "node", "cat" };
 
-int vc_meta_env_open(const char *path, unsigned flags, uint64_t map_size, MDB_env **ret)
+/* 0, or as LMDB says. */
+static int env_try_open(const char *path, unsigned flags, uint64_t map_size, MDB_env **ret)
 {
 	MDB_env *env;
 	int rc;
 
 	rc = mdb_env_create(&env);
 	if (rc)
-		return vc_meta_failed(path, "open", rc);
+		return rc;
 	rc = mdb_env_set_maxdbs(env, VC_DB_COUNT);
 	if (!rc)
 		rc = mdb_env_set_maxreaders(env, META_READERS_MAX);
 	if (!rc)
-		rc = mdb_env_set_mapsize(env, map_size ? map_size : META_MAP_SIZE);
+		rc = mdb_env_set_mapsize(env, map_size);
 	if (!rc)
 		rc = mdb_env_open(env, path, flags | MDB_NOTLS | MDB_NORDAHEAD, 0600);
-	if (rc) {
+	if (rc)
 		mdb_env_close(env);
-		return vc_meta_failed(path, "open", rc);
-	}
-	*ret = env;
-	return 0;
+	else
+		*ret = env;
+	return rc;
+}
+
+/* Not every machine has so much address space to give: then as much as there is. */
+int vc_meta_env_open(const char *path, unsigned flags, uint64_t map_size, MDB_env **ret)
+{
+	uint64_t size = map_size ? map_size : META_MAP_SIZE;
+	int rc;
+
+	while ((rc = env_try_open(path, flags, size, ret)) == ENOMEM && !map_size && size > META_MAP_SIZE_MIN)
+		size /= 2;
+	return rc ? vc_meta_failed(path, "open", rc) : 0;
 }
 
 int vc_meta_env_databases(const char *path, MDB_env *env, bool create, MDB_dbi *dbi)
