@@ -333,7 +333,7 @@ void crash_run_kill(struct crash_run *run)
 	world_detach(&run->w);
 	crash_run_begin(run);
 	vc_pool_abandon(pool);
-	pool = engine_open(vc_sim_io(run->sim), CRASH_POOL, ENGINE_DESTAGE_NEVER);
+	pool = engine_open(run->disk.io, run->disk.dir, ENGINE_DESTAGE_NEVER);
 	crash_run_end(run, true);
 	world_attach(&run->w, pool);
 	assert_true(world_verify(&run->w));

@@ -353,6 +353,27 @@ static void test_full(void **state)
 }
 
 /* A commit that cannot be written: that transaction and all later ones fail, reads go on. */
+/* A process that may not have the usual terabyte of address space. */
+static void test_little_space(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	(void)state;
+	skip(); /* sanitizers have more than that themselves */
+#else
+	struct place *place = *state;
+	struct vc_meta_params params = params_of(place, false);
+	struct rlimit before, little;
+
+	close_place(place);
+	params.map_size = 0;
+	assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+	little = (struct rlimit){ .rlim_cur = UINT64_C(1) << 37, .rlim_max = before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_AS, &little), 0);
+	assert_int_equal(vc_meta_open(&params, &place->meta), 0);
+	assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+#endif
+}
+
 static void test_failed_commit(void **state)
 {
 	struct place *place = *state;
@@ -709,6 +730,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nodes_and_figures, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_read_only_and_missing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_little_space, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failed_commit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_value, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_key, setup, teardown),
