@@ -183,6 +183,8 @@ static void replay_write(struct replay *re, const struct sim_event *ev, const st
 	sim_data_write(&f->cache, ev->offset, ev->data, ev->len);
 	if (v->keep_size && ev->size_before != ev->size_after)
 		f->disk.size = v->size;
+	if (!v->uncertain) /* the file reaches there, even if the write that made it so long was in doubt for ever */
+		f->disk.size = VC_MAX(f->disk.size, ev->offset + ev->len);
 	if (v->fate == FATE_TORN)
 		write_torn(re, f, first, end - first);
 	else if (v->fate == FATE_KEPT)
