@@ -219,21 +219,20 @@ static int check_new(struct rebuild *rb)
 
 static int keep_old(struct rebuild *rb)
 {
-	char *from, *to;
-	int r = vc_replace_kept_name(rb->io, rb->dir, rb->ret->kept);
+	char *from = vc_replace_path(rb->dir, "meta", "data.mdb"), *to = NULL;
+	struct vc_file *file = NULL;
+	int r = from ? vc_io_open(rb->io, from, VC_IO_READ, &file) : -ENOMEM;
 
-	if (r < 0)
-		return r;
-	from = vc_replace_path(rb->dir, "meta", "data.mdb");
-	to = vc_replace_path(rb->dir, "backup", rb->ret->kept);
-	r = from && to ? vc_io_rename(rb->io, from, to) : -ENOMEM;
+	vc_io_close(file);
+	if (r == 0)
+		r = vc_replace_kept_name(rb->io, rb->dir, rb->ret->kept);
+	if (r == 0) {
+		to = vc_replace_path(rb->dir, "backup", rb->ret->kept);
+		r = to ? vc_io_rename(rb->io, from, to) : -ENOMEM;
+	}
 	free(from);
 	free(to);
-	if (r == -ENOENT) {
-		rb->ret->kept[0] = '\0';
-		r = 0;
-	}
-	return r;
+	return r == -ENOENT ? 0 : r; /* there is none */
 }
 
 static int finish(struct rebuild *rb)
@@ -303,6 +302,7 @@ static int salvage(struct rebuild *rb)
 		return r;
 	rebuild_say(rb, "%llu images have blocks that only chunks knew of, %llu in all; what their clones share, what was discarded, and names are not known",
 		    ULL(rb->ret->salvaged_images), ULL(rb->ret->salvaged_blocks));
+	rebuild_say(rb, "mount it and unmount it, so that the log goes into it, and then run --repair: the log knows old link counts");
 	return finish(rb);
 }
 

@@ -57,6 +57,7 @@ rm -r "$MNT/dir1/file3"
 truncate -s 100000 "$MNT/dir2/file2"
 timeout 60 "$VCLONE" destage "$MNT" >/dev/null
 fill 3
+cp "$MNT/dir1/file1" "$TEST_DIR/keep"
 describe "$MNT" >"$TEST_DIR/before"
 run 8 "$VCLONE" check --rebuild "$POOL"
 says 'in use'
@@ -99,6 +100,19 @@ says 'rebuild'
 run 4 "$VCLONE" check --rebuild "$POOL"
 says 'nothing was changed'
 [ ! -e "$POOL/meta/data.mdb" ] || fail "a refused rebuild left an LMDB"
+
+# The last resort: what chunks and log know, with a name or by number.
+run 5 "$VCLONE" check --rebuild --salvage "$POOL"
+says 'lost\+found'
+mount_pool
+kept=
+for file in "$MNT"/lost+found/* "$MNT"/*/file*; do # sizes are known to the block
+	[ -f "$file" ] && cmp -s -n "$(stat -c %s "$TEST_DIR/keep")" "$file" "$TEST_DIR/keep" && kept=$file
+done
+[ -n "$kept" ] || fail "a file that was not cloned is gone"
+unmount_pool
+"$VCLONE" check --repair "$POOL" >"$out" || [ $? -eq 1 ] || fail "repair after a salvage: $(cat "$out")" # links as the log knew them
+run 0 "$VCLONE" check --data --log "$POOL"
 
 # JSON, in all modes.
 rm -rf "$POOL"
