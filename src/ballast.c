@@ -119,10 +119,15 @@ bool vc_pool_make_room(struct vc_pool *pool)
 		atomic_fetch_or(&pool->full, VC_FULL_RESERVE);
 	}
 	vc_mutex_unlock(&pool->space_lock);
-	if (freed)
-		vc_warn("%s: the file system below is full: the pool's reserve is used for what was accepted; new data is refused (ENOSPC)",
-			pool->dir);
-	return freed;
+	if (!freed)
+		return false;
+	vc_warn("%s: the file system below is full: the pool's reserve is used for what was accepted; new data is refused (ENOSPC)",
+		pool->dir);
+	vc_mutex_lock(&pool->lock);
+	pool->destage_now = true; /* all of it, before somebody else takes the room */
+	vc_cond_signal(&pool->destage_cond);
+	vc_mutex_unlock(&pool->lock);
+	return true;
 }
 
 bool vc_pool_log_room(void *pool) { return vc_pool_make_room(pool); }

@@ -202,6 +202,7 @@ static void *clean_thread(void *arg)
 
 	if (r == 0 || r == -ENOSPC) /* for want of space: what is checkpointed can be cleaned all the more */
 		r = clean_run(c);
+	vc_pool_check_space(pool, true); /* before who waits for this writes again */
 	vc_mutex_lock(&pool->lock);
 	pool->clean_task.status.running = 0;
 	pool->clean_task.status.error = r;

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Fill a pool through its mount, from inside and outside: every error must be ENOSPC, everything accepted must be there."""
+import errno
+import json
+import os
+import random
+import sys
+
+BLOCK = 65536
+
+
+class Full:
+    def __init__(self, mnt, host, state):
+        self.mnt, self.host, self.state = mnt, host, state
+        self.files = {}  # name -> list of seeds, one a block, None: never accepted
+        if os.path.exists(state):
+            with open(state) as f:
+                self.files = json.load(f)
+
+    def save(self):
+        with open(self.state, "w") as f:
+            json.dump(self.files, f)
+
+    @staticmethod
+    def data(seed):
+        return random.Random(seed).randbytes(BLOCK)
+
+    def fill(self, name, size, step):
+        """Write until ENOSPC, some through the log, some straight to chunks; fsync at times. Returns bytes accepted."""
+        blocks = self.files.setdefault(name, [])
+        fd = os.open(os.path.join(self.mnt, name), os.O_RDWR | os.O_CREAT, 0o600)
+        accepted = 0
+        try:
+            while accepted < size:
+                seed = random.getrandbits(48)
+                data = self.data(seed)
+                at = len(blocks) * BLOCK
+                done = 0
+                try:
+                    while done < BLOCK:
+                        done += os.pwrite(fd, data[done:done + step], at + done)
+                    blocks.append(seed)
+                    accepted += BLOCK
+                    if len(blocks) % 16 == 0:
+                        os.fsync(fd)
+                except OSError as e:
+                    if e.errno != errno.ENOSPC:
+                        raise
+                    os.ftruncate(fd, len(blocks) * BLOCK)
+                    return accepted
+            return accepted
+        finally:
+            os.fsync(fd)
+            os.close(fd)
+
+    def verify(self):
+        for name, blocks in self.files.items():
+            with open(os.path.join(self.mnt, name), "rb", buffering=0) as f:
+                assert os.fstat(f.fileno()).st_size == len(blocks) * BLOCK, name
+                for i, seed in enumerate(blocks):
+                    assert os.pread(f.fileno(), BLOCK, i * BLOCK) == self.data(seed), f"{name}: block {i} is not what was accepted"
+
+    def delete(self, name):
+        os.unlink(os.path.join(self.mnt, name))
+        self.files.pop(name)
+
+    def foreign(self):
+        """Somebody else takes every byte of the disk below."""
+        fd = os.open(os.path.join(self.host, "foreign"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        piece = 1 << 20
+        while piece >= 4096:
+            try:
+                os.write(fd, b"x" * piece)
+            except OSError as e:
+                if e.errno != errno.ENOSPC:
+                    raise
+                piece //= 2
+        os.close(fd)
+
+
+def main():
+    mnt, host, state, what, *args = sys.argv[1:]
+    full = Full(mnt, host, state)
+    if what == "fill":
+        print(full.fill(args[0], int(args[1]), int(args[2])))
+    elif what == "verify":
+        full.verify()
+    elif what == "delete":
+        full.delete(args[0])
+    elif what == "foreign":
+        full.foreign()
+    full.save()
+
+
+main()

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * D8: a small simulated disk is filled again and again, by writing and by somebody else. Every refusal is -ENOSPC, destage and
+ * delete work with not a byte free, everything accepted is there, also after a kill, and there is room again after a clean.
+ *
+ * VC_TEST_CYCLES. (tests/mount/full-disk.sh does it on ext4 and xfs.)
+ */
+#include "config.h"
+#include "unit.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include "engine.h"
+#include "io_sim.h"
+#include "model.h"
+
+#define CAPACITY (UINT64_C(64) << 20)
+#define DIRECT 131072u
+#define LOGGED 8192u
+#define FILE_MAX (CAPACITY / 2)
+#define PIECE (UINT64_C(1) << 16)
+
+struct full {
+	struct vc_sim *sim;
+	struct vc_pool *pool;
+	struct vc_file *foreign;
+	struct model model;
+	uint64_t rng;
+	uint8_t *buf;
+};
+
+static void full_open(struct full *f)
+{
+	f->pool = engine_open(vc_sim_io(f->sim), "/pool", ENGINE_DESTAGE_NEVER);
+}
+
+static void full_init(struct full *f, uint64_t seed)
+{
+	struct vc_pool_geometry geometry = { .chunk_blocks = 4, .chunk_segment_size = 1u << 20, .log_segment_size = 1u << 18,
+					     .log_segments = 16 };
+
+	*f = (struct full){ .sim = vc_sim_new(), .rng = seed, .buf = malloc(DIRECT) };
+	assert(f->buf);
+	vc_sim_set_capacity(f->sim, CAPACITY);
+	assert_int_equal(vc_pool_create(vc_sim_io(f->sim), "/pool", &geometry), 0);
+	assert_int_equal(vc_io_open(vc_sim_io(f->sim), "/foreign", VC_IO_WRITE | VC_IO_CREATE, &f->foreign), 0);
+	full_open(f);
+}
+
+static void full_fini(struct full *f)
+{
+	engine_close(f->pool);
+	vc_io_close(f->foreign);
+	model_clear(&f->model);
+	vc_sim_free(f->sim);
+	free(f->buf);
+}
+
+/* Append until `max` bytes are there or the disk is full; returns what was accepted. */
+static uint64_t full_fill(struct full *f, const char *name, size_t len, uint64_t max)
+{
+	struct vc_inode *root = engine_root(f->pool), *inode = engine_lookup(root, name);
+	struct model_name *known = model_find(&f->model, 0, name);
+	uint64_t accepted = 0;
+	int r = 0;
+
+	if (!inode)
+		assert_int_equal(engine_create(root, name, S_IFREG | 0600, NULL, &inode), 0);
+	if (!known) {
+		model_add(&f->model, 0, name, model_file_new(S_IFREG | 0600));
+		known = model_find(&f->model, 0, name);
+	}
+	while (r == 0 && accepted < max) {
+		for (size_t i = 0; i < len; i += 8) {
+			uint64_t x = vc_unit_random(&f->rng);
+
+			memcpy(f->buf + i, &x, 8);
+		}
+		r = engine_write(inode, f->buf, len, known->file->data.size, 0);
+		if (r == 0) {
+			model_write(&known->file->data, f->buf, len, known->file->data.size);
+			accepted += len;
+		}
+	}
+	model_touch(known->file);
+	assert_true(r == 0 || r == -ENOSPC);
+	if (r < 0) /* of a write in several pieces the first may be there */
+		assert_int_equal(engine_resize(inode, known->file->data.size), 0);
+	assert_int_equal(engine_flush(inode), 0);
+	vc_inode_put(inode);
+	vc_inode_put(root);
+	return accepted;
+}
+
+/* Somebody else has all that is free. */
+static void full_foreign(struct full *f)
+{
+	uint64_t size = 0;
+
+	while (vc_io_allocate(f->foreign, 0, size + PIECE) == 0)
+		size += PIECE;
+}
+
+static void full_delete(struct full *f, const char *name)
+{
+	struct vc_inode *root = engine_root(f->pool);
+
+	assert_int_equal(engine_unlink(root, name), 0);
+	model_remove(&f->model, model_find(&f->model, 0, name));
+	vc_inode_put(root);
+}
+
+static void full_verify(struct full *f)
+{
+	struct model found = { .n = 0 };
+	struct vc_pool_figures figures;
+
+	assert_int_equal(model_load(f->pool, &found), 0);
+	assert_true(model_same(&f->model, &found));
+	model_clear(&found);
+	assert_int_equal(vc_pool_figures(f->pool, &figures), 0);
+	assert_int_equal(figures.failed, 0);
+}
+
+static void full_cycle(struct full *f, bool kill)
+{
+	full_fill(f, "kept", LOGGED, 30 * LOGGED); /* in the log when the disk goes to somebody else */
+	full_foreign(f);
+	assert_int_equal(engine_task(f->pool, VC_TASK_DESTAGE), 0);
+	full_verify(f);
+	assert_int_equal(vc_io_truncate(f->foreign, 0), 0);
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+	assert_true(full_fill(f, "large", DIRECT, FILE_MAX * 2) < FILE_MAX * 2);
+	full_fill(f, "small", LOGGED, FILE_MAX);
+	assert_int_equal(engine_task(f->pool, VC_TASK_DESTAGE), 0);
+	full_foreign(f);
+	if (kill) {
+		vc_pool_abandon(f->pool);
+		full_open(f);
+	}
+	full_verify(f);
+	assert_int_equal(engine_task(f->pool, VC_TASK_DESTAGE), 0);
+	full_delete(f, "large");
+	full_delete(f, "small");
+	full_delete(f, "kept");
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+	assert_int_equal(vc_io_truncate(f->foreign, 0), 0);
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+	assert_int_equal(full_fill(f, "again", LOGGED, 100 * LOGGED), 100 * LOGGED);
+	full_verify(f);
+	full_delete(f, "again");
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+}
+
+/* The history of the simulated disk keeps all that was written: a new disk now and then. */
+#define CYCLES_A_DISK 5
+
+static void test_full(void **state VC_UNUSED)
+{
+	const char *given = getenv("VC_TEST_CYCLES");
+	unsigned cycles = given ? (unsigned)strtoul(given, NULL, 0) : 20;
+	uint64_t rng = vc_unit_seed(), began = vc_mono_ns();
+
+	for (unsigned i = 0; i < cycles;) {
+		struct full f;
+
+		full_init(&f, vc_unit_random(&rng));
+		for (unsigned k = 0; k < CYCLES_A_DISK && i < cycles; k++, i++)
+			full_cycle(&f, k % 2);
+		full_fini(&f);
+	}
+	printf("%u cycles in %.1f s\n", cycles, (double)(vc_mono_ns() - began) / 1e9);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_full, engine_setup, engine_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
