@@ -36,7 +36,14 @@ kill_daemons() {
 		kill -KILL "$pid" 2>/dev/null || :
 	done
 }
-trap 'kill_daemons; cleanup' EXIT
+finish() {
+	local status=$?
+	set +e
+	kill_daemons
+	(exit $status) # what cleanup ends with
+	cleanup
+}
+trap finish EXIT
 all_gone() {
 	for _ in $(seq 400); do
 		[ -z "$(daemons)" ] && return

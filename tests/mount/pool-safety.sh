@@ -10,6 +10,14 @@ command -v setpriv >/dev/null || skip "no setpriv"
 umask 000 # what is made must be private all the same
 POOL_OPTIONS="--log-size 4M --log-segment 1M --segment 1M"
 setup_pool
+finish() {
+	local status=$?
+	set +e
+	umount -l "$TEST_DIR/bound" 2>/dev/null
+	(exit $status) # what cleanup ends with
+	cleanup
+}
+trap finish EXIT
 mount_pool
 umask 022
 echo data >"$MNT/image"
