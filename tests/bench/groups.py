@@ -5,7 +5,7 @@ import contextlib
 import subprocess
 import time
 
-from work import Failed, NotMeasured
+from work import Failed, NotMeasured, unmount
 
 ALL = ("vclonefs", "raw", "raw-xfs", "xfs", "btrfs", "qcow2")
 CLONING = ("vclonefs", "xfs", "btrfs", "qcow2")
@@ -57,10 +57,21 @@ def guarded(bench, group, name, step, broken):
         note_missing(bench, group, name, broken[name])
 
 
+def tidy(system, keep):
+    """Delete the images that were not there before."""
+    if system.name == "vclonefs" and (not system.daemon or system.daemon.poll() is not None):
+        unmount(system.dir, patience=0)
+        system.mount()
+    for image in system.names() - keep:
+        system.delete(image)
+    system.settle()
+
+
 def run_group(bench, group):
     start = time.monotonic()
     broken = {}
     names = [n for n in group.systems if n in bench.systems]
+    before = {n: s.names() for n, s in bench.systems.items() if not s.reason}
     for name, reason in group.absent.items():
         if name in bench.systems:
             note_missing(bench, group, name, reason)
@@ -79,7 +90,14 @@ def run_group(bench, group):
                     group.measure(bench.systems[name], rep)
                     bench.systems[name].settle()
     for name in names:
-        if not bench.systems[name].reason:
-            with guarded(bench, group, name, "finishing", {}):
+        if name not in broken:
+            with guarded(bench, group, name, "finishing", broken):
                 group.finish(bench.systems[name])
+        # What a failure left must not be in the way of the next group.
+        if name in broken and name in before:
+            with guarded(bench, group, name, "tidying", {}):
+                tidy(bench.systems[name], before[name])
+    for pool in [p for p in bench.pools if p not in bench.systems.values()]:
+        with contextlib.suppress(Failed, OSError):
+            pool.remove()
     bench.results.seconds[group.name] = round(time.monotonic() - start, 1)

@@ -81,9 +81,9 @@ def line_panel(series):
     ys = Axis([y for v in lines.values() for _, y in v], series["log_y"], PANEL_H - 35, 30)
     out.append(f'<path class="f" d="M60 30V{PANEL_H - 35}H{PANEL_W - 120}"/>')
     for x in xs.ticks():
-        out.append(text(xs.at(x), PANEL_H - 20, f"{x:.4g}", "s", "middle"))
+        out.append(text(xs.at(x), PANEL_H - 20, f"{x:g}", "s", "middle"))
     for y in ys.ticks():
-        out.append(text(56, ys.at(y) + 4, f"{y:.3g}", "s", "end"))
+        out.append(text(56, ys.at(y) + 4, f"{y:.6g}", "s", "end"))
     out.append(text((PANEL_W - 60) / 2, PANEL_H - 6, f"{series['x']}; vertical: {series['y']}", "s", "middle"))
     for i, (label, points) in enumerate(lines.items()):
         colour = COLOURS[i % len(COLOURS)]

@@ -50,7 +50,7 @@ class CloneLived(Group):
             [Goal(">= 20x the best peer", 20, ("xfs", "btrfs", "qcow2"))],
             "median of one clone; source: a clone of the golden image with random 4 KiB writes all over it; peers: FICLONE + fsync, "
             "qemu-img create -b + fsync"),
-        Row("clone-file", "the same through .clone", "us", "lower",
+        Row("clone-file", "clone an image that has lived, durable on return (.clone)", "us", "lower",
             [Goal(">= 20x the best peer", 20, ("xfs", "btrfs", "qcow2"))], "open, write and close of .clone; peers as above"),
     )
 

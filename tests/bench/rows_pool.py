@@ -50,8 +50,7 @@ class Space(Group):
 
     def finish(self, system):
         if system.name == "vclonefs":
-            self.own.stop()
-            self.work.run("rm", "-rf", self.own.pool)
+            self.own.remove()
 
 
 class MapSize(Group):
@@ -80,7 +79,7 @@ class MapSize(Group):
             stat = self.bench.tool("stat", pool.pool)
             self.add(row, system, 100 * (stat["file"] - stat["free"]) / size, data_bytes=size, file_bytes=stat["file"],
                      free_bytes=stat["free"], nodes=stat["nodes"])
-            self.work.run("rm", "-rf", pool.pool)
+            pool.remove()
 
 
 class Memory(Group):
@@ -104,8 +103,7 @@ class Memory(Group):
             entry.stat()
         rss = machine.rss_bytes(pool.daemon.pid)
         self.add("memory", system, rss, rss_empty=empty, images=self.config.memory_images)
-        pool.umount()
-        self.work.run("rm", "-rf", pool.pool)
+        pool.remove()
 
 
 class Recovery(Group):
@@ -137,7 +135,7 @@ class Recovery(Group):
         self.add("recovery", system, seconds, log_used=used)
 
     def finish(self, system):
-        self.work.run("rm", "-rf", self.pool.pool)
+        self.pool.remove()
 
 
 GROUPS = [Space, MapSize, Memory, Recovery]

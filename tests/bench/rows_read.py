@@ -47,7 +47,7 @@ class ReadRandom(Cold):
         Row("read-shared", "4 KiB random read, depth 1, blocks a sibling has read", "IOPS", "higher",
             [Goal(">= 1.5x raw", 1.5, ("raw",))],
             "one clone is read in full (a region that fits the cache), then another; default caches"),
-        Row("read-shared-32", "the same, depth 32", "IOPS", "higher", [Goal(">= 1.5x raw", 1.5, ("raw",))], "fio libaio"),
+        Row("read-shared-32", "4 KiB random read, depth 32, blocks a sibling has read", "IOPS", "higher", [Goal(">= 1.5x raw", 1.5, ("raw",))], "fio libaio"),
     )
 
     def prepare(self, system):
@@ -78,7 +78,7 @@ class ReadSequential(Cold):
     rows = (
         Row("read-seq", "sequential 1 MiB read of the golden image, cold", "B/s", "higher", [Goal(">= 1.2x raw", 1.2, ("raw",))],
             "fio psync, a fresh clone from beginning to end"),
-        Row("read-seq-8", "the same, 8 requests at once", "B/s", "higher", [Goal(">= 1.2x raw", 1.2, ("raw",))], "fio libaio"),
+        Row("read-seq-8", "sequential 1 MiB read, 8 requests at once, cold", "B/s", "higher", [Goal(">= 1.2x raw", 1.2, ("raw",))], "fio libaio"),
     )
 
     def prepare(self, system):
@@ -98,9 +98,9 @@ class ReadDeep(Cold):
     name = "read-depth"
     systems = ("vclonefs",)
     rows = (
-        Row("read-depth-1", "random read at depth 1,000 of cloning against depth 0, one at a time", "x", "higher",
+        Row("read-depth-1", "random read at depth 1,000 of cloning against depth 0", "x", "higher",
             [Goal(">= 0.97x", 0.97, at_least=True)], "cold; every clone of the chain was written to"),
-        Row("read-depth-32", "the same, 32 requests at once", "x", "higher", [Goal(">= 0.97x", 0.97, at_least=True)], "cold"),
+        Row("read-depth-32", "random read at depth 1,000 of cloning against depth 0, 32 at once", "x", "higher", [Goal(">= 0.97x", 0.97, at_least=True)], "cold"),
     )
 
     def prepare(self, system):
@@ -132,9 +132,9 @@ class ReadAged(ReadDeep):
     """An image that was overwritten at random again and again, and cleaned, against one with the same content written in sequence."""
     name = "read-age"
     rows = (
-        Row("read-age-1", "random read of an aged image against a fresh one, one at a time", "x", "higher",
+        Row("read-age-1", "random read of an aged image against a fresh one", "x", "higher",
             [Goal(">= 0.95x", 0.95, at_least=True)], "cold; aged: all of it overwritten at random several times; fresh: its copy"),
-        Row("read-age-32", "the same, 32 requests at once", "x", "higher", [Goal(">= 0.95x", 0.95, at_least=True)], "cold"),
+        Row("read-age-32", "random read of an aged image against a fresh one, 32 at once", "x", "higher", [Goal(">= 0.95x", 0.95, at_least=True)], "cold"),
         Row("read-age-seq", "sequential 1 MiB read, aged against fresh", "x", "higher", [Goal(">= 0.95x", 0.95, at_least=True)],
             "cold"),
     )

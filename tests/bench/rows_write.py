@@ -13,7 +13,7 @@ class WriteSync(Group):
     rows = (
         Row("write-sync", "4 KiB random write + fdatasync, depth 1, fresh clone", "IOPS", "higher",
             [Goal(">= 3x XFS clone", 3, ("xfs",)), Goal(">= 0.75x raw", 0.75, ("raw",))], "fio psync, fdatasync=1"),
-        Row("write-sync-8", "the same, 8 images at once", "IOPS", "higher", [Goal(">= 2x raw", 2, ("raw",))],
+        Row("write-sync-8", "4 KiB random write + fdatasync, 8 images at once", "IOPS", "higher", [Goal(">= 2x raw", 2, ("raw",))],
             "8 clients, one image each; sum"),
     )
 

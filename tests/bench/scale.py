@@ -52,6 +52,7 @@ class Scale:
         self.build = os.path.realpath(options.build)
         self.results = results.Results()
         self.trouble = []
+        self.pools = []
         self.work = work.Work(options.dir, self.config.disk_bytes, say)
         self.client = Client(self)
         self.device = machine.Device(self.work.dir)
@@ -74,10 +75,6 @@ class Scale:
             os.fsync(f.fileno())
         pool.destage()
         return pool
-
-    def remove(self, pool):
-        pool.stop()
-        self.work.run("rm", "-rf", pool.pool)
 
     def clone_us(self, pool, source, directory=None):
         times = self.client.clones("ioctl", directory or pool.dir, source, "-n", self.sizes["samples"], "-f", 9000000 - 100000)[0]
@@ -150,7 +147,7 @@ class Scale:
                        memory=(empty / 2**20, "MiB", "daemon after mount, by images"),
                        memory_known=(self.touched(pool) / 2**20, "MiB", "daemon when all images were looked up, by images"),
                        map=(pool.df()["map_bytes"] / 2**20, "MiB", "LMDB file, by images"))
-        self.remove(pool)
+        pool.remove()
 
     def touched(self, pool):
         for directory in os.scandir(pool.dir):
@@ -179,7 +176,7 @@ class Scale:
             self.point("size", "image size, GiB", gib, "flat", clone=(self.clone_us(pool, name), "us", "one clone, by image size"),
                        read=(statistics.median(reads), "us", "read of 4 KiB at random, by image size"),
                        seek=(statistics.median(seeks), "us", "SEEK_HOLE at random, by image size"))
-        self.remove(pool)
+        pool.remove()
 
     def depth(self):
         pool = self.pool("depth")
@@ -194,7 +191,7 @@ class Scale:
             os.close(fd)
             self.point("depth", "depth", depth, "flat", clone=(self.clone_us(pool, source), "us", "one clone, by depth"),
                        read=(statistics.median(reads), "us", "read of 4 KiB at random, by depth"))
-        self.remove(pool)
+        pool.remove()
 
     def batch(self):
         pool = self.pool("batch")
@@ -205,7 +202,7 @@ class Scale:
                 os.mkdir(directory)
                 times.append(self.client.clones("many", directory, "../golden", "-n", n)[0][0])
             self.point("batch", "clones in one call", n, "n log n", total=(statistics.median(times) / 1000, "ms", "one call, by its clones"))
-        self.remove(pool)
+        pool.remove()
 
     def blocks(self):
         """A generated pool that grows; block maps are random, the worst case."""
@@ -223,19 +220,18 @@ class Scale:
             files = [e.path for e in os.scandir(pool.dir) if e.name.startswith("grown-")]
             reads = [self.read_random(self.random.choice(files), unit) for _ in range(self.sizes["lookups"])]
             some = os.path.basename(files[0])
-            millions = n * unit / 1e6
-            self.point("blocks", "million mapped blocks", millions, "flat",
+            self.point("blocks", "mapped blocks", n * unit, "flat",
                        clone=(self.clone_us(pool, some), "us", "one clone, by mapped blocks"),
                        read=(statistics.median(reads), "us", "open, read 4 KiB at random, close, by mapped blocks"))
             pool.destage()
             clean = timed(pool.vclone, "clean", pool.dir) / 1e6
-            self.point("blocks", "million mapped blocks", millions, "n log n",
+            self.point("blocks", "mapped blocks", n * unit, "n log n",
                        mount=(mount * 1000, "ms", "mount, by mapped blocks"),
                        recovery=(self.recovered(pool) * 1000, "ms", "mount after a crash, by mapped blocks"),
                        memory=(empty / 2**20, "MiB", "daemon after mount, by mapped blocks"),
                        map=(pool.df()["map_bytes"] / 2**20, "MiB", "LMDB file, by mapped blocks"),
                        clean=(clean, "s", "vclone clean, by mapped blocks"))
-        self.remove(pool)
+        pool.remove()
 
     def read_random(self, path, nblocks):
         offset = self.random.randrange(nblocks) << 12

@@ -46,6 +46,10 @@ class System:
     def delete(self, name):
         os.unlink(self.image(name))
 
+    def names(self):
+        """All images there are."""
+        return {e.name for e in os.scandir(self.dir) if e.is_file()}
+
     def copy_in(self, source, name):
         """As people do it: cp, then sync of the file."""
         self.work.run("cp", "--reflink=never", "--sparse=never", source, self.image(name))
@@ -165,7 +169,7 @@ class RawXfs(Raw):
         self.host = host
         self.dir = os.path.join(host.dir, "raw")
         os.mkdir(self.dir)
-        self.copy_in(self.bench.golden, "golden")
+        os.link(host.image("golden"), self.image("golden"))
 
 
 class Qcow2(System):
@@ -241,6 +245,9 @@ class Qcow2(System):
 
     def settle(self):
         """As for raw files."""
+
+    def names(self):
+        return {n for n in super().names() if not n.endswith(".export")}
 
     def pids(self):
         return [d.pid for d in self.daemons.values()]

@@ -37,6 +37,7 @@ class VcloneFs(System):
 
     def create(self):
         os.mkdir(self.dir)
+        self.bench.pools.append(self)
         self.work.run(self.program("vclone"), "init", *self.init, self.pool)
 
     def mount(self, options=None):
@@ -72,6 +73,16 @@ class VcloneFs(System):
     def stop(self):
         if self.daemon and self.daemon.poll() is None:
             self.umount()
+        else:
+            unmount(self.dir, patience=0)
+
+    def remove(self):
+        """Of a pool that a row has for itself."""
+        self.bench.pools.remove(self)
+        try:
+            self.stop()
+        finally:
+            self.work.run("rm", "-rf", "--one-file-system", self.pool)
 
     def vclone(self, *args):
         return self.work.run(self.program("vclone"), *args)
