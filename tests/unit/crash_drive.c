@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "crash_count.h"
@@ -66,6 +67,7 @@ static void start(const struct crash_drive *drive, struct shared *shared, unsign
 	assert(*ret >= 0);
 	if (*ret)
 		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody is left behind when the test is killed */
 	work(drive, shared, me, seed, want); /* a failure ends in cmocka's report and our exit status */
 	_exit(0);
 }

@@ -229,15 +229,16 @@ static void test_backup(void **state VC_UNUSED)
 	struct crash_look look;
 	size_t from = 0;
 
-	crash_look_init(&look, 13, 16);
-	look.rebuild = 4;
+	crash_look_init(&look, 13, 0);
+	look.rebuild = 2;
 	crash_do_create(run, "a");
 	crash_run_reopen(run);
 	for (unsigned i = 0; i < 200 && !backups(run); i++)
 		from = checkpoint_much(run);
 	assert_int_equal(backups(run), 1);
-	checkpoint_much(run);
-	crash_look_range(&look, run, from, vc_sim_events(run->sim), SIZE_MAX);
+	for (size_t at = from, end = vc_sim_events(run->sim); at <= end; at++)
+		if (at % 8 == 0 || end - at < 10) /* LMDB's pages are many and alike; the names and removals come last */
+			crash_look_range(&look, run, at, at, SIZE_MAX);
 	checked += crash_counted(CRASH_STATES);
 	crash_look_fini(&look);
 	crash_run_free(run);
