@@ -237,7 +237,7 @@ static void test_backup(void **state VC_UNUSED)
 		from = checkpoint_much(run);
 	assert_int_equal(backups(run), 1);
 	for (size_t at = from, end = vc_sim_events(run->sim); at <= end; at++)
-		if (at % 8 == 0 || end - at < 10) /* LMDB's pages are many and alike; the names and removals come last */
+		if (at % 8 == 0 || end - at < 20) /* LMDB's pages are many and alike; the names and removals come last */
 			crash_look_range(&look, run, at, at, SIZE_MAX);
 	checked += crash_counted(CRASH_STATES);
 	crash_look_fini(&look);
