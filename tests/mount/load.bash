@@ -83,7 +83,8 @@ took_ms() {
 # Resident memory of the daemon, in KiB.
 daemon_rss() { awk '/^VmRSS/ { print $2 }' "/proc/$daemon_pid/status"; }
 
-pool_kib() { du -sk "$POOL/chunk" "$POOL/meta" "$POOL/journal" | awk '{ sum += $1 } END { print sum }'; }
+# LMDB's file is taken at its length: behind that lies the room that is reserved for the next checkpoint.
+pool_kib() { { du -sk "$POOL/chunk" "$POOL/journal"; du -sk --apparent-size "$POOL/meta"; } | awk '{ sum += $1 } END { print sum }'; }
 
 # As vclone destage and vclone clean do it, but never for ever.
 destage_pool() { in_time 100 "$VCLONE" destage "$MNT" >>"$LOG" 2>&1; }
