@@ -20,6 +20,7 @@ const struct fuzz_target fuzz_targets[] = {
 	{ "chunk", fuzz_chunk, 8192 },
 	{ "log", fuzz_log, 512 },
 	{ "forge", fuzz_forge, 1024 },
+	{ "journal", fuzz_journal, 2048 },
 	{ "meta", fuzz_meta, 1024 },
 	{ "ioctl", fuzz_ioctl, 2048 },
 	{ "magic", fuzz_magic, 1024 },

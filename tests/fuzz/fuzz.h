@@ -62,6 +62,7 @@ void fuzz_row(const uint8_t *data, size_t len);
 void fuzz_chunk(const uint8_t *data, size_t len);
 void fuzz_log(const uint8_t *data, size_t len);
 void fuzz_forge(const uint8_t *data, size_t len);
+void fuzz_journal(const uint8_t *data, size_t len);
 void fuzz_meta(const uint8_t *data, size_t len);
 void fuzz_ioctl(const uint8_t *data, size_t len);
 void fuzz_magic(const uint8_t *data, size_t len);
