@@ -154,6 +154,20 @@ int vc_chunk_each_segment(struct vc_chunk_store *store, int (*fn)(void *ctx, con
 /** Unlink a sealed, unpinned segment file; held readers go on. Returns 0, -EBUSY (not sealed or pinned), -ENOENT, -errno. */
 int vc_chunk_remove_segment(struct vc_chunk_store *store, uint64_t segno) VC_MUST_CHECK;
 
+/**
+ * Look at what lies on the disk, past the page cache where the file system can: all chunks of segment `segno` that begin from `from` (a multiple
+ * of 64, at least the size of the segment's header) to `to`. bad() is told stretches in which no chunk with right checksums begins: all that is
+ * named by a map there is damaged (a stretch that nothing names is none). step() is called after each read; a non-zero result of either ends
+ * the scan and is returned. 0, -ESTALE (no such segment), -ENOMEM, -EIO (cannot be read; bad() was told).
+ */
+struct vc_chunk_verify {
+	int (*bad)(void *ctx, uint64_t segno, uint64_t from, uint64_t to);
+	int (*step)(void *ctx, size_t bytes); /* may be NULL */
+	void *ctx;
+};
+int vc_chunk_verify(struct vc_chunk_store *store, uint64_t segno, uint64_t from, uint64_t to,
+		  const struct vc_chunk_verify *how) VC_MUST_CHECK;
+
 /** Lowest segment number never used (goes into every checkpoint). */
 uint64_t vc_chunk_next_segno(struct vc_chunk_store *store);
 

@@ -163,6 +163,8 @@ int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const c
 int vc_chunk_copy_out(struct vc_chunk_store *store, const struct vc_chunk_want *want, const struct vc_cache_ref *ref) VC_MUST_CHECK;
 
 /* The header's own checksum, bound to the address that the chunk lies at. */
+/* Are codec, blocks and stored length of a header possible together? */
+bool vc_chunk_lengths_ok(const struct vc_disk_chunk *head);
 uint32_t vc_chunk_header_sum(const struct vc_disk_chunk *head, uint64_t segno, uint32_t offset);
 
 #endif

@@ -45,7 +45,7 @@ const char *vc_chunk_entry_wrong(uint64_t entry)
 	return NULL;
 }
 
-static bool read_lengths_ok(const struct vc_disk_chunk *head)
+bool vc_chunk_lengths_ok(const struct vc_disk_chunk *head)
 {
 	uint32_t stored = vc_le32_get(head->stored_len), len = head->nblocks * VC_BLOCK_SIZE;
 
@@ -70,7 +70,7 @@ static const char *read_head_wrong(const struct vc_chunk_store *store, uint64_t 
 		return "the header's checksum does not match";
 	if (memcmp(head->uuid, store->uuid, sizeof(head->uuid)) != 0)
 		return "it belongs to another pool";
-	if (head->codec >= VC_CODEC_END || vc_le16_get(head->reserved) != 0 || !read_lengths_ok(head))
+	if (head->codec >= VC_CODEC_END || vc_le16_get(head->reserved) != 0 || !vc_chunk_lengths_ok(head))
 		return "its header is impossible";
 	if (vc_entry_make(segno, offset, vc_le32_get(head->stored_len), 0) != vc_entry_chunk(entry))
 		return "its length is not what the map says";

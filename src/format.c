@@ -14,6 +14,24 @@
 #define AT(name, field, offset) \
 	_Static_assert(offsetof(struct vc_disk_##name, field) == (offset), "offset of " #name "." #field)
 
+SIZE(scrub, 120);
+AT(scrub, magic, 0);
+AT(scrub, uuid, 8);
+AT(scrub, running, 24);
+AT(scrub, rate, 32);
+AT(scrub, next_segno, 40);
+AT(scrub, end_segno, 48);
+AT(scrub, done, 56);
+AT(scrub, started_ns, 64);
+AT(scrub, finished_ns, 72);
+AT(scrub, nranges, 80);
+AT(scrub, sum, 112);
+
+SIZE(scrub_range, 24);
+AT(scrub_range, segno, 0);
+AT(scrub_range, from, 8);
+AT(scrub_range, to, 16);
+
 SIZE(pool, 4096);
 AT(pool, magic, 0);
 AT(pool, version, 8);

@@ -389,6 +389,31 @@ struct vc_disk_journal_item {
 	vc_le64 ref;
 };
 
+/* ---- scrub ---- */
+
+#define VC_MAGIC_SCRUB 0x3142435353434656ULL   /* "VFCSSCB1" */
+
+/** POOL/scrub: how far a scrub is; then `nranges` times struct vc_disk_scrub_range. Replaced by rename; losing it loses only the position. */
+struct vc_disk_scrub {
+	vc_le64 magic;
+	uint8_t uuid[16];       /* of the pool */
+	vc_le32 running;        /* 1: to be gone on with when the pool is opened */
+	vc_le32 reserved0;
+	vc_le64 rate;           /* bytes a second, 0: as fast as it goes */
+	vc_le64 next_segno;     /* lowest segment not looked at */
+	vc_le64 end_segno;      /* the pass ends before this one */
+	vc_le64 done;           /* bytes looked at */
+	vc_le64 started_ns, finished_ns;
+	vc_le64 nranges;
+	uint8_t reserved[24];
+	vc_le64 sum;            /* vc_sum64 of the ranges, seeded with that of all before */
+};
+
+/** A stretch of a chunk segment in which no chunk with right checksums begins. */
+struct vc_disk_scrub_range {
+	vc_le64 segno, from, to;
+};
+
 /** Verify a pool file of 4 KiB. Returns 0, -EUCLEAN (not one), -EBADMSG (checksum), -ENOTSUP (newer). Sends no message. */
 int vc_format_check_pool(const struct vc_disk_pool *pool, const char **ret_why) VC_MUST_CHECK;
 

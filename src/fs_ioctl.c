@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 #include "fs_text.h"
+#include "scrub.h"
 #include <vclonefs.h>
 
 /** As xfs/xfs_fs.h has it, for XFS_IOC_DIOINFO. */
@@ -399,6 +400,66 @@ static void ioctl_task(const struct ioctl_call *c, bool start)
 static void ioctl_task_start(const struct ioctl_call *c) { ioctl_task(c, true); }
 static void ioctl_task_status(const struct ioctl_call *c) { ioctl_task(c, false); }
 
+/* ---- scrub ---- */
+
+static void ioctl_scrub(const struct ioctl_call *c)
+{
+	const struct vclonefs_scrub *a = c->in;
+	struct vclonefs_scrub out = { .size = sizeof(out), .command = a->command };
+	struct vc_scrub_status s;
+	int r = 0;
+
+	if (a->command > VCLONEFS_SCRUB_STOP || (a->flags & ~VCLONEFS_SCRUB_AGAIN) || a->reserved0 || !ioctl_is_zero(a->reserved, 4) ||
+	    (a->command != VCLONEFS_SCRUB_START && (a->flags || a->rate)))
+		r = -EINVAL;
+	if (r == 0)
+		r = ioctl_may_administer(c);
+	if (r == 0 && a->command == VCLONEFS_SCRUB_START)
+		r = vc_scrub_start(c->fs->pool, a->rate, a->flags & VCLONEFS_SCRUB_AGAIN);
+	else if (r == 0 && a->command == VCLONEFS_SCRUB_STOP)
+		vc_scrub_stop(c->fs->pool);
+	if (r < 0) {
+		fuse_reply_err(c->req, -r);
+		return;
+	}
+	vc_scrub_status(c->fs->pool, &s);
+	out.running = s.running;
+	out.error = -s.error;
+	out.rate = s.rate;
+	out.id = s.id;
+	out.done = s.done;
+	out.total = s.total;
+	out.found = s.found;
+	out.started_ns = s.started_ns;
+	out.finished_ns = s.finished_ns;
+	fuse_reply_ioctl(c->req, 0, &out, sizeof(out));
+}
+
+static void ioctl_scrub_list(const struct ioctl_call *c)
+{
+	const struct vclonefs_scrub_list *a = c->in;
+	struct vclonefs_scrub_list *out = calloc(1, sizeof(*out));
+	struct vc_scrub_found f;
+	int r = out ? 0 : -ENOMEM;
+
+	if (r == 0 && !ioctl_is_zero(a->reserved, 2))
+		r = -EINVAL;
+	if (r == 0)
+		r = ioctl_may_administer(c);
+	if (r < 0) {
+		fuse_reply_err(c->req, -r);
+		free(out);
+		return;
+	}
+	out->size = sizeof(*out);
+	out->from = a->from;
+	while (out->count < VCLONEFS_SCRUB_LIST && vc_scrub_list(c->fs->pool, a->from + out->count, &f, 1))
+		out->items[out->count++] = (struct vclonefs_scrub_item){ .ino = f.ino, .offset = f.offset, .len = f.len, .file = f.file,
+									.at = f.at, .kind = (uint32_t)f.kind };
+	fuse_reply_ioctl(c->req, 0, out, sizeof(*out));
+	free(out);
+}
+
 /* ---- all ---- */
 
 static const struct ioctl_kind {
@@ -412,6 +473,8 @@ static const struct ioctl_kind {
 	{ VCLONEFS_IOC_DF, ioctl_df },
 	{ VCLONEFS_IOC_TASK_START, ioctl_task_start },
 	{ VCLONEFS_IOC_TASK_STATUS, ioctl_task_status },
+	{ VCLONEFS_IOC_SCRUB, ioctl_scrub },
+	{ VCLONEFS_IOC_SCRUB_LIST, ioctl_scrub_list },
 };
 
 static void ioctl_dioinfo(fuse_req_t req, const struct fs_handle *h, size_t out_len)

@@ -147,6 +147,20 @@ void vc_log_wait_applied(struct vc_log *log, struct vc_log_section *section);
  */
 void vc_log_release(struct vc_log *log, struct vc_log_section *section, void (*gone)(struct vc_log_section *section));
 
+/** Damage found by vc_log_verify. ino 0: which image it belongs to cannot be told. */
+struct vc_log_damage {
+	uint32_t slot;
+	uint64_t offset;          /* in the file */
+	uint64_t ino, lba, nblocks;
+};
+/**
+ * Verify the lowest segment in use with a number of at least `seq`, as it lies on the disk (what the page cache has of it is dropped first, as
+ * far as it is clean). bad() is called for every block, record or batch that is not as it was written. Returns the segment's number, 0 when
+ * there is none, or -errno; *ret_bytes were read. The caller holds no lock.
+ */
+int64_t vc_log_verify(struct vc_log *log, uint64_t seq, void (*bad)(void *ctx, const struct vc_log_damage *damage), void *ctx,
+		      uint64_t *ret_bytes) VC_MUST_CHECK;
+
 struct vc_log_figures {
 	uint64_t last_lsn, written_lsn, durable_lsn, epoch;
 	uint64_t bytes, used; /* capacity; in segments not free */

@@ -102,6 +102,17 @@ int vc_meta_node_del(struct vc_meta_txn *txn, uint64_t id) VC_MUST_CHECK;
  * value's checksum read. Returns 0 or -errno (the file is removed). */
 int vc_meta_backup(struct vc_meta *meta, const char *path) VC_MUST_CHECK;
 
+/**
+ * Look at every page and value of the last commit as they lie on the disk, in one read transaction. bad() is told each value with a wrong
+ * checksum, step() each read; a non-zero result of either ends it and is returned. 0, -EUCLEAN (a page is damaged; said), -errno.
+ */
+struct vc_meta_scrub {
+	int (*bad)(void *ctx, enum vc_meta_db db, const void *key, size_t key_len);
+	int (*step)(void *ctx, size_t bytes);
+	void *ctx;
+};
+int vc_meta_scrub(struct vc_meta *meta, const struct vc_meta_scrub *scrub) VC_MUST_CHECK;
+
 int vc_meta_stats(struct vc_meta *meta, struct vc_meta_stats *ret) VC_MUST_CHECK;
 
 #endif

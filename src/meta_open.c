@@ -241,6 +241,25 @@ static int meta_verify(struct vc_meta *meta, bool examine)
 	return r;
 }
 
+int vc_meta_scrub(struct vc_meta *meta, const struct vc_meta_scrub *scrub)
+{
+	struct vc_meta_walk walk = { .path = meta->path, .nodes = true, .direct = true, .bad = scrub->bad, .step = scrub->step,
+				     .ctx = scrub->ctx };
+	int r = -EAGAIN;
+
+	for (unsigned int i = 0; i < META_WALK_TRIES && r == -EAGAIN; i++) {
+		struct vc_meta_txn *txn;
+
+		r = vc_meta_read_begin(meta, &txn);
+		if (r < 0)
+			return r;
+		walk.txn = mdb_txn_id(txn->txn);
+		r = vc_meta_walk(&walk);
+		vc_meta_end(txn);
+	}
+	return r;
+}
+
 /* ---- life ---- */
 
 static int meta_open(struct vc_meta *meta, const struct vc_meta_params *params, const struct meta_place *at)

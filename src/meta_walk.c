@@ -366,20 +366,22 @@ static int walk_tree(struct walk *w, struct walk_tree *t, uint64_t from)
 static int walk_meta(struct walk *w, struct lmdb_meta *ret)
 {
 	uint8_t *page = aligned_alloc(WALK_ALIGN, LMDB_PAGE_MAX);
-	int r = page ? -EAGAIN : -ENOMEM;
+	int r;
 
 	w->page_size = WALK_ALIGN; /* for the first read */
-	if (page && walk_read(w, page, WALK_ALIGN, 0) == 0) {
+	r = page ? walk_read(w, page, WALK_ALIGN, 0) : -ENOMEM;
+	if (r == 0) {
 		memcpy(ret, page, sizeof(*ret));
 		w->page_size = ret->free_list.pad;
 		if (w->page_size < LMDB_PAGE_MIN || w->page_size > LMDB_PAGE_MAX)
 			r = walk_bad(w, 0, "not a meta page");
-		else if (ret->txn == w->o->txn)
-			r = 0;
-		else if (walk_read(w, page, w->page_size, 1) == 0) {
+		else if (ret->txn != w->o->txn)
+			r = walk_read(w, page, w->page_size, 1);
+	}
+	if (r == 0) {
+		if (ret->txn != w->o->txn)
 			memcpy(ret, page, sizeof(*ret));
-			r = ret->txn == w->o->txn ? 0 : -EAGAIN;
-		}
+		r = ret->txn == w->o->txn ? 0 : -EAGAIN;
 	}
 	free(page);
 	if (r == 0 && ((ret->free_list.flags & ~LMDB_MADE_AS_FILE) != LMDB_INTEGER_KEY || ret->main.flags != 0 || ret->last_page > UINT64_C(1) << 47))
@@ -391,9 +393,11 @@ static int walk_all(struct walk *w)
 {
 	struct walk_tree main = { .kind = WALK_MAIN }, free_list = { .kind = WALK_FREE };
 	struct lmdb_meta meta;
-	int r = walk_meta(w, &meta);
+	int r;
 
-	if (r < 0)
+	memset(&meta, 0, sizeof(meta));
+	r = walk_meta(w, &meta);
+	if (r != 0)
 		return r;
 	w->last_page = meta.last_page;
 	w->used = calloc(meta.last_page / 64 + 1, sizeof(*w->used));

@@ -47,6 +47,8 @@ struct vc_task {
 	uint64_t target_lsn; /* destage: of the running one */
 };
 
+struct vc_scrub;
+
 struct vc_pool {
 	struct vc_io *io;
 	char *dir;
@@ -92,6 +94,7 @@ struct vc_pool {
 	atomic_bool started;        /* read without the lock by the log, which starts first */
 	pthread_t destage_thread, resume_thread, reap_thread, clean_thread;
 	bool clean_joinable;
+	struct vc_scrub *scrub;     /* set once; NULL: read-only */
 
 	/* destage thread, and recovery before it: */
 	uint64_t checkpoint_lsn;
@@ -150,6 +153,12 @@ uint64_t vc_pool_space_for_data(struct vc_pool *pool, const struct vc_io_space *
 int vc_pool_meta_begin(struct vc_pool *pool, uint64_t npages, struct vc_meta_txn **ret) VC_MUST_CHECK;
 /** How many log segments there may be, so that the ballast holds what is in them: all but on small disks. */
 uint32_t vc_space_log_segments(struct vc_pool *pool);
+
+/* scrub.c */
+/** Find out how far the last pass came, and go on with one that ran. Returns 0 or -errno. */
+int vc_scrub_open(struct vc_pool *pool) VC_MUST_CHECK;
+/** The pool is stopping: wait for the pass, which is gone on with at the next opening. */
+void vc_scrub_close(struct vc_pool *pool);
 
 /* super.c */
 int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret) VC_MUST_CHECK;

@@ -121,7 +121,7 @@ static int pool_start(struct vc_pool *pool)
 	if (r < 0)
 		vc_err("%s: cannot start a thread (error %d)", pool->dir, -r);
 	atomic_store(&pool->started, r == 0);
-	return r;
+	return r < 0 ? r : vc_scrub_open(pool);
 }
 
 static int pool_orphan_row(void *ctx, const void *key, size_t key_len, const void *value, size_t len)
@@ -239,6 +239,7 @@ static void pool_stop_threads(struct vc_pool *pool)
 	pool->stopping = true;
 	vc_pool_wake_all_locked(pool);
 	vc_mutex_unlock(&pool->lock);
+	vc_scrub_close(pool);
 	vc_clean_stop(pool);
 	if (pool->destage_thread)
 		pthread_join(pool->destage_thread, NULL);

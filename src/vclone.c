@@ -34,7 +34,7 @@ static const struct vc_command vc_command_help = {
 
 static const struct vc_command *const commands[] = {
 	&vc_command_clone, &vc_command_ls, &vc_command_tree, &vc_command_info, &vc_command_df, &vc_command_import,
-	&vc_command_destage, &vc_command_clean, &vc_command_check, &vc_command_init, &vc_command_version, &vc_command_help,
+	&vc_command_destage, &vc_command_clean, &vc_command_check, &vc_command_scrub, &vc_command_init, &vc_command_version, &vc_command_help,
 };
 
 static const struct vc_command *command_find(const char *name)

@@ -7,7 +7,7 @@
  *   vclone_path.c       paths: is it on a mount, what is it called within that mount, name patterns
  *   vclone_text.c       names, messages and JSON
  *   vclone_progress.c   the progress line of long work
- *   vclone_clone.c vclone_report.c vclone_tree.c vclone_task.c vclone_import.c vclone_init.c
+ *   vclone_clone.c vclone_report.c vclone_tree.c vclone_task.c vclone_scrub.c vclone_import.c vclone_init.c
  *   vclone_check.c      subcommands
  *
  * The program talks to the daemon only through the ioctls of vclonefs.h on descriptors of the mount. Functions
@@ -33,7 +33,7 @@ struct vc_command {
 };
 
 extern const struct vc_command vc_command_clone, vc_command_ls, vc_command_tree, vc_command_info, vc_command_df,
-	vc_command_destage, vc_command_clean, vc_command_check, vc_command_import, vc_command_init;
+	vc_command_destage, vc_command_clean, vc_command_check, vc_command_scrub, vc_command_import, vc_command_init;
 
 /** Values of long options that have no letter. */
 enum vc_option { VC_OPTION_HELP = 256, VC_OPTION_JSON, VC_OPTION_OTHER };

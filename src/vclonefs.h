@@ -110,6 +110,49 @@ struct vclonefs_task_status {
 	uint64_t reserved[4];
 };
 
+enum vclonefs_scrub_command { VCLONEFS_SCRUB_STATUS = 0, VCLONEFS_SCRUB_START = 1, VCLONEFS_SCRUB_STOP = 2 };
+#define VCLONEFS_SCRUB_AGAIN 1u /* flag of START: from the beginning, not from where the last pass was stopped */
+
+/** Start, stop or watch the reading of all that the pool holds. Owner of the mount's root directory or root only (EACCES). */
+struct vclonefs_scrub {
+	uint32_t size;
+	uint32_t command;        /* in: enum vclonefs_scrub_command */
+	uint32_t flags;          /* in: VCLONEFS_SCRUB_AGAIN */
+	int32_t running;         /* out */
+	int32_t error;           /* out: errno of the last pass, once it has ended; EINTR: stopped */
+	uint32_t reserved0;
+	uint64_t rate;           /* START: bytes a second, 0: no limit; out: what is set */
+	uint64_t id;             /* out: number of the pass since the mount */
+	uint64_t done, total;    /* out: bytes */
+	uint64_t found;          /* out: things damaged, up to now */
+	uint64_t started_ns, finished_ns; /* out: since the epoch; finished: of the last complete pass */
+	uint64_t reserved[4];
+};
+
+enum vclonefs_scrub_kind {
+	VCLONEFS_SCRUB_CHUNK = 1, /* chunk/%08x.seg: file, at */
+	VCLONEFS_SCRUB_LOG = 2,   /* log/%04u.log: file, at */
+	VCLONEFS_SCRUB_NODE = 3,  /* a map node: file is its id */
+	VCLONEFS_SCRUB_ROW = 4,   /* a row of the catalog: file is the letter of its kind */
+	VCLONEFS_SCRUB_META = 5,  /* a page of meta/data.mdb */
+};
+
+#define VCLONEFS_SCRUB_LIST 200
+/** What the last pass found, in pieces: as vclonefs_scrub, but only to be read. */
+struct vclonefs_scrub_list {
+	uint32_t size;
+	uint32_t count;          /* out: items below */
+	uint64_t from;           /* in: number of the first */
+	uint64_t reserved[2];
+	struct vclonefs_scrub_item {
+		uint64_t ino;    /* 0: cannot be told */
+		uint64_t offset, len; /* bytes of the image */
+		uint64_t file, at;
+		uint32_t kind;   /* enum vclonefs_scrub_kind */
+		uint32_t reserved;
+	} items[VCLONEFS_SCRUB_LIST];
+};
+
 #define VCLONEFS_IOC_CLONE _IOW('V', 0x80, struct vclonefs_clone)
 #define VCLONEFS_IOC_CLONE_MANY _IOW('V', 0x81, struct vclonefs_clone_many)
 #define VCLONEFS_IOC_CLONE_RANGE _IOW('V', 0x82, struct vclonefs_clone_range)
@@ -117,5 +160,7 @@ struct vclonefs_task_status {
 #define VCLONEFS_IOC_DF _IOWR('V', 0x84, struct vclonefs_df)
 #define VCLONEFS_IOC_TASK_START _IOWR('V', 0x85, struct vclonefs_task_status)
 #define VCLONEFS_IOC_TASK_STATUS _IOWR('V', 0x86, struct vclonefs_task_status)
+#define VCLONEFS_IOC_SCRUB _IOWR('V', 0x87, struct vclonefs_scrub)
+#define VCLONEFS_IOC_SCRUB_LIST _IOWR('V', 0x88, struct vclonefs_scrub_list)
 
 #endif
