@@ -43,7 +43,7 @@ accepted_then_full() {
 	not_failed
 	full verify
 	full delete d
-	rm "$DISK/foreign"
+	rm -f "$DISK/foreign"
 	want 0 "$VCLONE" clean "$MNT"
 }
 
@@ -69,7 +69,7 @@ one_cycle() {
 	want 0 "$VCLONE" clean "$MNT"
 	not_failed
 	full verify
-	rm "$DISK/foreign"
+	rm -f "$DISK/foreign"
 	want 0 "$VCLONE" clean "$MNT"
 	n=$(full fill "c" 4000000 4096)
 	[ "$n" -ge 4000000 ] || fail "nothing can be written after deleting: $n bytes"
