@@ -496,8 +496,10 @@ int hook_ftruncate(int fd, off_t size) REPLACES("ftruncate");
 int hook_ftruncate64(int fd, off_t size) REPLACES("ftruncate64");
 int hook_fallocate(int fd, int mode, off_t offset, off_t len) REPLACES("fallocate");
 int hook_fallocate64(int fd, int mode, off_t offset, off_t len) REPLACES("fallocate64");
+#ifndef __SANITIZE_THREAD__ /* which maps its own memory by these, before anything of ours can run */
 void *hook_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset) REPLACES("mmap");
 void *hook_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset) REPLACES("mmap64");
+#endif
 
 static mode_t mode_of(int flags, va_list args)
 {
@@ -622,6 +624,7 @@ int hook_fallocate(int fd, int mode, off_t offset, off_t len)
 
 int hook_fallocate64(int fd, int mode, off_t offset, off_t len) { return hook_fallocate(fd, mode, offset, len); }
 
+#ifndef __SANITIZE_THREAD__
 void *hook_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
 	bool watched;
@@ -635,3 +638,4 @@ void *hook_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t off
 {
 	return hook_mmap(addr, len, prot, flags, fd, offset);
 }
+#endif
