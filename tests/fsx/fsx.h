@@ -46,7 +46,7 @@ struct fsx_image {
 	bool dirty;           /* mapped pages may not have reached the daemon */
 	void *inode;          /* engine: the inode, referenced */
 	int fd, direct_fd;    /* mount: -1 when not open */
-	unsigned users;       /* shared ones: threads reading it now; under fsx.lock */
+	_Atomic unsigned users;       /* shared ones: threads reading it now; under fsx.lock */
 	bool dying;           /* shared ones: being removed; under fsx.lock */
 };
 
@@ -114,7 +114,8 @@ struct fsx {
 	struct fsx_image shared[FSX_SHARED_MAX];
 	pthread_barrier_t barrier;
 	atomic_bool stop;
-	uint64_t remounts, kills, clones, bytes; /* figures; threads add at stops */
+	_Atomic uint64_t remounts;   /* the watcher looks at it */
+	uint64_t kills, clones, bytes; /* figures; threads add at stops */
 	_Atomic uint64_t nclones;
 	char *pool, *mnt;        /* below o.dir */
 	struct vc_pool *engine;  /* engine */
