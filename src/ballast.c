@@ -138,6 +138,8 @@ int vc_pool_meta_begin(struct vc_pool *pool, uint64_t npages, struct vc_meta_txn
 
 	if (r == -ENOSPC && vc_pool_make_room(pool))
 		r = vc_meta_write_begin_room(pool->meta, npages, ret);
+	if (r == -ENOSPC) /* pages that LMDB has freed may do; if not, the commit says so, and can be made again */
+		r = vc_meta_write_begin(pool->meta, ret);
 	return r;
 }
 

@@ -147,8 +147,8 @@ void vc_pool_check_space(struct vc_pool *pool, bool now);
 /** Of the free space below, what new data may have. */
 uint64_t vc_pool_space_for_data(struct vc_pool *pool, const struct vc_io_space *space);
 /**
- * Begin to write to LMDB with room in its file for `npages` more pages, about; the ballast is given up for that if need be.
- * As vc_meta_write_begin; -ENOSPC.
+ * Begin to write to LMDB with room in its file for `npages` more pages, about; the ballast is given up for that if need be. Where there
+ * is no room at all it begins nevertheless: the commit may then lack space. As vc_meta_write_begin.
  */
 int vc_pool_meta_begin(struct vc_pool *pool, uint64_t npages, struct vc_meta_txn **ret) VC_MUST_CHECK;
 /** How many log segments there may be, so that the ballast holds what is in them: all but on small disks. */
