@@ -357,7 +357,8 @@ static int run_report(struct vc_scrub *s)
 
 	if (s->nranges == 0 && s->nnodes == 0)
 		return 0;
-	qsort(s->ranges, s->nranges, s->ranges ? sizeof(*s->ranges) : 1, range_compare);
+	if (s->nranges)
+		qsort(s->ranges, s->nranges, sizeof(*s->ranges), range_compare);
 	run_destage(s);
 	r = images_list(s, &images);
 	for (size_t i = 0; i < images.n && r == 0; i++)

@@ -324,7 +324,7 @@ static void damage_misplace(struct damage *d)
 	at = below(d->rng, from->len) & ~(size_t)(PIECE - 1);
 	n = VC_MIN(VC_MIN(from->len - at, d->file.len - to), (size_t)PIECE);
 	memcpy(d->file.bytes + to, from->bytes + at, n);
-	if (from == d->was && n == PIECE && below(d->rng, 2))
+	if (from == d->was && n == PIECE && to + n <= d->was->len && at + n <= d->file.len && below(d->rng, 2))
 		memcpy(d->file.bytes + at, d->was->bytes + to, n);
 	snprintf(more, sizeof(more), " from %zu of %s", at, from->name);
 	damage_say(d, "misplaced block", to, more);
