@@ -17,9 +17,11 @@
 #define SEEKS_MAX 200
 #define CHANGES 6
 #define CHANGE_MAX 100000u
+#define SHOWN_MAX 4000u  /* bytes of messages printed for a wrong case */
 
+/* Of a pool with much damage there are many messages, and the one a read is asked for may be the first of them: all are kept. */
 static struct {
-	char text[1 << 16];
+	char text[8 << 20];
 	size_t len;
 	unsigned count;
 } said;
@@ -29,8 +31,11 @@ static void judge_sink(void *ctx VC_UNUSED, enum vc_msg_level level VC_UNUSED, c
 	said.count++;
 	if (getenv("VC_TEST_MESSAGES"))
 		fprintf(stderr, "    %s\n", line);
-	if (said.len + strlen(line) + 2 < sizeof(said.text))
-		said.len += (size_t)sprintf(said.text + said.len, "%s\n", line);
+	if (said.len + strlen(line) + 2 > sizeof(said.text)) {
+		fprintf(stderr, "more messages than the test keeps\n");
+		abort();
+	}
+	said.len += (size_t)sprintf(said.text + said.len, "%s\n", line);
 }
 
 static bool is_damage(int r) { return r == -EIO || r == -EBADMSG || r == -EUCLEAN; }
@@ -237,7 +242,9 @@ struct judge {
 
 static enum corrupt_outcome judge_wrong(const struct judge *j, const char *what)
 {
-	fprintf(stderr, "%s: %s\n  messages: %s\n", j->c->text, what, said.len ? said.text : "none");
+	size_t from = said.len > SHOWN_MAX ? said.len - SHOWN_MAX : 0;
+
+	fprintf(stderr, "%s: %s\n  %u messages, the last: %s\n", j->c->text, what, said.count, said.text + from);
 	return CORRUPT_WRONG;
 }
 
