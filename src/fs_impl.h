@@ -167,6 +167,7 @@ struct fs_op {
 	uint64_t ino, offset, len;      /* what to invalidate before answering; len also: bytes to answer */
 	int flags;                      /* of open(2) */
 	void *data;                     /* of the finish function */
+	bool grown;                     /* ioctl: the file ends behind the pages that changed, and did not before */
 	bool wide;                      /* copy_file_range: answer in 64 bits; write: attributes changed; ioctl: pages changed */
 };
 
@@ -209,6 +210,8 @@ extern const struct fuse_custom_io fs_wire_io;
 /* fs_notify: on the notify queue only. What the kernel does not have is ignored. */
 void fs_notify_range(struct vc_fs *fs, uint64_t ino, uint64_t offset, uint64_t len); /* pages (len 0: to the end) and attributes */
 void fs_notify_attr(struct vc_fs *fs, uint64_t ino);                                 /* attributes */
+/** The file has grown to `end` behind the kernel's back, which was told of the range before: make it know the size at once. */
+void fs_notify_grown(struct vc_fs *fs, uint64_t ino, struct vc_inode *inode, uint64_t end);
 
 /* fs_names */
 void fs_fill_stat(struct vc_inode *inode, struct stat *ret);

@@ -55,6 +55,8 @@ static void ioctl_notified(struct fs_job *job)
 		fs_notify_range(op->fs, op->ino, op->offset, op->len);
 	else
 		fs_notify_attr(op->fs, op->ino);
+	if (op->grown)
+		fs_notify_grown(op->fs, op->ino, op->handle->inode, op->offset + op->count);
 	fuse_reply_ioctl(op->req, 0, NULL, 0);
 	fs_op_free(op);
 }
@@ -238,7 +240,7 @@ static int ioctl_range_source(const struct ioctl_call *c, struct vc_inode *src, 
 static int ioctl_range_start(const struct ioctl_call *c, const struct vc_caller *caller, struct fs_op *op)
 {
 	const struct vclonefs_clone_range *a = c->in;
-	struct vc_attr attr;
+	struct vc_attr attr, dst;
 	uint64_t len = a->src_len;
 	int r;
 
@@ -255,8 +257,11 @@ static int ioctl_range_start(const struct ioctl_call *c, const struct vc_caller 
 		len = attr.size - a->src_offset;
 	if (len > attr.size - a->src_offset)
 		return -EINVAL;
+	vc_inode_attr(c->h->inode, &dst);
 	op->ino = c->ino;
+	op->handle = c->h;
 	op->wide = true;
+	op->grown = len > 0 && dst.size < a->dst_offset + len;
 	op->offset = a->dst_offset;
 	r = fs_drop_mode_bits(c->req, c->h->inode);
 	if (r < 0)

@@ -321,10 +321,7 @@ static ssize_t copy_by_ioctl(struct fsx_image *src, uint64_t from, struct fsx_im
 		return -errno;
 	a.src_ino = st.st_ino;
 	a.src_len = VC_MIN(len, src->size - from);
-	if (ioctl(dst->fd, VCLONEFS_IOC_CLONE_RANGE, &a) < 0)
-		return -errno;
-	/* The kernel asks for a size that grew so when it is asked for it, and copy_file_range does not ask. */
-	return fstat(dst->fd, &st) < 0 ? -errno : (ssize_t)a.src_len;
+	return ioctl(dst->fd, VCLONEFS_IOC_CLONE_RANGE, &a) < 0 ? -errno : (ssize_t)a.src_len;
 }
 
 static ssize_t mount_copy(struct fsx_image *src, uint64_t from, struct fsx_image *dst, uint64_t to, uint64_t len)

@@ -83,6 +83,12 @@ int fuse_lowlevel_notify_inval_inode(struct fuse_session *se VC_UNUSED, fuse_ino
 {
 	return 0;
 }
+int fuse_lowlevel_notify_store(struct fuse_session *se VC_UNUSED, fuse_ino_t ino VC_UNUSED, off_t off, struct fuse_bufvec *bufv,
+			       enum fuse_buf_copy_flags flags VC_UNUSED)
+{
+	fuzz_check(off >= 0 && bufv->count == 1 && bufv->buf[0].size == 1);
+	return 0;
+}
 
 /* ---- a front end without a kernel ---- */
 

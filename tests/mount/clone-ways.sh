@@ -125,6 +125,31 @@ def test_range_ioctl():
     raises(errno.EISDIR, ioctl, ".", CLONE_RANGE, range_arg(ino))
 
 
+def test_range_ioctl_grows():
+    """A file that grew by a range knows its size at once: copy_file_range and O_APPEND do not ask the daemon for it."""
+    data = bytes(range(1, 252)) * 200
+    write("grow-src", data)
+    ino = os.stat(path("grow-src")).st_ino
+    for old, at, size, flags in ((0, 0, 50200, 0), (10, 4096, 5000, 0), (5000, 4096, 4096, 0), (5000, 4096, 1500, 0), (0, 0, 1, 0),
+                                 (4096, 4096, 1, 0), (100, 40, 200, 0), (4096, 0, 8192, os.O_DIRECT)):
+        write("grown", b"old" * 4096)
+        os.truncate(path("grown"), old)
+        expected = (b"old" * 4096)[:old].ljust(at, b"\0")[:at] + data[:size]
+        fd = os.open(path("grown"), os.O_RDWR | flags)
+        out = os.open(path("grown-out"), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        more = os.open(path("grown"), os.O_WRONLY | os.O_APPEND)
+        if not flags:
+            os.pread(fd, 65536, 0)
+        fcntl.ioctl(fd, CLONE_RANGE, range_arg(ino, 0, size, at))
+        n = os.copy_file_range(fd, out, 1 << 20, 0, 0)
+        same(n, len(expected), f"bytes copied of {old} bytes grown by {size} at {at}")
+        same(os.pread(out, 1 << 20, 0), expected, f"{old} bytes grown by {size} at {at}")
+        os.write(more, b"more")
+        same(read("grown"), expected + b"more", f"appended to {old} bytes grown by {size} at {at}")
+        for f in (fd, out, more):
+            os.close(f)
+
+
 def test_parent():
     """The directory's times are right at once, though the kernel did not see the name being made."""
     os.mkdir(path("p"))
