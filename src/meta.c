@@ -590,6 +590,11 @@ int vc_meta_put(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, si
 	return meta_put(txn, db, key, key_len, value, len, 0);
 }
 
+int vc_meta_append(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len, const void *value, size_t len)
+{
+	return meta_put(txn, db, key, key_len, value, len, MDB_APPEND);
+}
+
 int vc_meta_del(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len)
 {
 	struct call c = { .txn = txn->txn, .dbi = txn->meta->dbi[db], .key = { key_len, (void *)(uintptr_t)key } };

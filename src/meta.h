@@ -98,8 +98,10 @@ int vc_meta_node_get(struct vc_meta_txn *txn, uint64_t id, const void **ret_valu
 int vc_meta_node_put(struct vc_meta_txn *txn, uint64_t id, const void *value, size_t len) VC_MUST_CHECK;
 int vc_meta_node_del(struct vc_meta_txn *txn, uint64_t id) VC_MUST_CHECK;
 
-/** Compact backup (mdb_env_copy2 with MDB_CP_COMPACT) into the new file `path`, synced and then verified: opened, every
- * value's checksum read. Returns 0 or -errno (the file is removed). */
+/**
+ * Compact backup of the last commit into the new file `path`, synced and then verified: opened, every value's checksum read. Other threads
+ * go on. Returns 0 or -errno (the file is removed).
+ */
 int vc_meta_backup(struct vc_meta *meta, const char *path) VC_MUST_CHECK;
 
 /**

@@ -72,6 +72,9 @@ bool vc_meta_value_ok(enum vc_meta_db db, const void *key, size_t key_len, const
 /** "node 17", or "row D 0000000000000001 6162": a letter, then hexadecimal digits, cut when long. */
 const char *vc_meta_key_text(enum vc_meta_db db, const void *key, size_t len, char *buf, size_t size);
 
+/** vc_meta_put of a key behind all there are: pages fill up. */
+int vc_meta_append(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key, size_t key_len, const void *value, size_t len) VC_MUST_CHECK;
+
 /* ---- meta_open.c ---- */
 
 /** A store with nothing open yet. Returns 0 or -ENOMEM. */

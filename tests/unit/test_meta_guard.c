@@ -221,13 +221,32 @@ static void test_cut_between_writers(void **state)
 	assert_true(vc_meta_broken(p->meta));
 }
 
+/* The backup reads all pages, and takes its time. */
+static void test_cut_under_backup(void **state)
+{
+	struct place *p = start(state);
+	char path[600];
+
+	snprintf(path, sizeof(path), "%s/backup.mdb", p->dir);
+	assert_int_equal(vc_meta_backup(p->meta, path), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(truncate(p->file, CUT), 0);
+	vc_unit_catch_messages(true);
+	assert_int_equal(vc_meta_backup(p->meta, path), -EIO);
+	assert_int_equal(vc_unit_messages(), 1);
+	assert_int_not_equal(access(path, F_OK), 0);
+	assert_true(vc_meta_broken(p->meta));
+}
+
 /* Any page becomes anything while LMDB uses it: each node is right or an error. */
 static void test_pages_change(void **state)
 {
 	struct place *p = start(state);
 	uint64_t rng = vc_unit_seed();
 	unsigned right = 0, wrong = 0, broken = 0;
+	char backup[600];
 
+	snprintf(backup, sizeof(backup), "%s/backup.mdb", p->dir);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		uint64_t page = 2 + vc_unit_below(&rng, p->len / PAGE - 2);
 		uint8_t bytes[PAGE];
@@ -244,6 +263,8 @@ static void test_pages_change(void **state)
 			wrong += r < 0;
 		}
 		(void)!scan(p, &n);
+		if (i % 8 == 0 && vc_meta_backup(p->meta, backup) == 0)
+			assert_int_equal(unlink(backup), 0);
 		file_put(p, p->whole, p->len, 0);
 		if (vc_meta_broken(p->meta)) {
 			broken++;
@@ -360,6 +381,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cut_under_scan, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_under_writer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_between_writers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cut_under_backup, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pages_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pool_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pool_destages, setup, teardown),
