@@ -132,22 +132,43 @@ static void check_counters(struct check *c)
 }
 
 /* The log on top of the checkpoint: replayed in memory, as a mount would. */
-static int check_log(struct check *c)
+static int check_log(struct check *c, bool locked)
 {
 	struct vc_pool_options options = { .read_only = true, .log_dir = c->o->log_dir, .meta_file = c->o->meta_file,
-					   .locked = c->o->locked, .verify = c->o->data };
+					   .locked = locked, .verify = c->o->data };
 	struct vc_pool *pool;
 	int r = vc_pool_open(c->io, c->dir, &options, &pool);
 
 	if (r == -EBADMSG || r == -EUCLEAN) {
+		c->ret->log = 1;
 		check_found(c, "the log cannot be replayed (see the message before)");
 		return 0;
 	}
 	if (r < 0)
 		return r;
+	c->ret->log = 1;
 	if (vc_pool_bad_chunks(pool))
 		check_found(c, "%llu chunks that the log names are damaged (see the messages before)", (unsigned long long)vc_pool_bad_chunks(pool));
 	return vc_pool_close(pool);
+}
+
+/* A pool that is in use is checked without its log, which is said. */
+static int check_log_if_free(struct check *c)
+{
+	struct vc_file *lock;
+	int r = vc_super_try_lock(c->io, c->dir, &lock);
+
+	if (r < 0) {
+		c->ret->log = r;
+		return r == -ENOMEM ? r : 0;
+	}
+	r = check_log(c, true);
+	vc_io_close(lock);
+	if (r != -ENOENT || c->o->log_dir)
+		return r;
+	check_found(c, "the log is not in the pool; if it lies elsewhere, it has to be said where");
+	c->ret->log = r;
+	return 0;
 }
 
 int check_look(struct check *c)
@@ -200,6 +221,8 @@ int vc_check_pool(struct vc_io *io, const char *dir, const struct vc_check_optio
 	check_close(&c);
 	check_free(&c);
 	if (r == 0 && options->log)
-		r = check_log(&c);
+		r = check_log(&c, options->locked);
+	else if (r == 0 && options->log_if_free)
+		r = check_log_if_free(&c);
 	return r;
 }

@@ -13,7 +13,8 @@
 
 struct vc_check_options {
 	bool data;              /* read every chunk */
-	bool log;               /* also replay the log in memory; only while no daemon has the pool */
+	bool log;               /* also replay the log in memory; only while no daemon has the pool (-EBUSY) */
+	bool log_if_free;       /* the same, but that the pool is in use is only told in the result, and that the log is missing is a finding */
 	const char *log_dir;    /* NULL: POOL/log */
 	const char *meta_file;  /* NULL: data.mdb; see meta.h */
 	bool locked;            /* the caller has locked the pool */
@@ -32,6 +33,7 @@ struct vc_check_result {
 	uint64_t chunks, chunk_bytes;      /* in use, each once; stored bytes by the entries' hints */
 	uint64_t segments, dead_segments;
 	uint64_t checkpoint_lsn;
+	int log;                           /* 1: replayed; 0: was not to be; -EBUSY, -ENOENT, other -errno: why it was not */
 };
 
 /** Returns 0 when it could look at everything (findings or not), or -errno when it could not. */

@@ -163,6 +163,8 @@ void vc_scrub_close(struct vc_pool *pool);
 /* super.c */
 int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret) VC_MUST_CHECK;
 int vc_super_lock(struct vc_io *io, const char *dir, struct vc_file **ret) VC_MUST_CHECK;
+/** The same without a message for -EBUSY. */
+int vc_super_try_lock(struct vc_io *io, const char *dir, struct vc_file **ret) VC_MUST_CHECK;
 /** A new LMDB in POOL/meta (`file`: see meta.h) with the first state of a pool: a root directory of time `now`, and nothing else. */
 int vc_super_first_state(struct vc_io *io, const char *dir, const char *file, const struct vc_disk_pool *pool,
 			 uint64_t now) VC_MUST_CHECK;

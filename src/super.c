@@ -245,20 +245,27 @@ int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret)
 	return r;
 }
 
-int vc_super_lock(struct vc_io *io, const char *dir, struct vc_file **ret)
+int vc_super_try_lock(struct vc_io *io, const char *dir, struct vc_file **ret)
 {
 	char *path = super_path(dir, "lock");
 	int r = path ? vc_io_open(io, path, VC_IO_WRITE | VC_IO_CREATE, ret) : -ENOMEM;
 
 	if (r == 0) {
 		r = vc_io_lock(*ret);
-		if (r == -EBUSY)
-			vc_err("%s: in use by another process; one daemon serves a pool", dir);
 		if (r < 0) {
 			vc_io_close(*ret);
 			*ret = NULL;
 		}
 	}
 	free(path);
+	return r;
+}
+
+int vc_super_lock(struct vc_io *io, const char *dir, struct vc_file **ret)
+{
+	int r = vc_super_try_lock(io, dir, ret);
+
+	if (r == -EBUSY)
+		vc_err("%s: in use by another process; one daemon serves a pool", dir);
 	return r;
 }

@@ -117,6 +117,7 @@ static void check_cli_json_result(struct check_cli *c, const struct vc_check_res
 	vc_json_u64(&c->out, "segments", r->segments);
 	vc_json_u64(&c->out, "dead_segments", r->dead_segments);
 	vc_json_u64(&c->out, "checkpoint", r->checkpoint_lsn);
+	vc_json_bool(&c->out, "log_checked", r->log == 1);
 }
 
 static void check_cli_text_result(const struct vc_check_result *r)
@@ -127,7 +128,10 @@ static void check_cli_text_result(const struct vc_check_result *r)
 	       (unsigned long long)r->unreachable_nodes, vc_cli_size(r->mapped_blocks * 4096, 0));
 	printf("%llu chunks in use, %s; %llu segments (%llu hold nothing in use)\n", (unsigned long long)r->chunks,
 	       vc_cli_size(r->chunk_bytes, 1), (unsigned long long)r->segments, (unsigned long long)r->dead_segments);
-	printf("%s\n", r->findings ? "the pool is DAMAGED" : "the pool is clean");
+	if (r->log < 0)
+		printf("the log was not looked at: %s\n", r->log == -EBUSY ? "the pool is in use" :
+		       r->log == -ENOENT ? "it is not there (--log-dir)" : strerror(-r->log));
+	printf("%s\n", r->findings ? "the pool is DAMAGED" : r->log < 0 ? "all else is clean" : "the pool is clean");
 }
 
 static void check_cli_result(struct check_cli *c, const struct vc_check_result *r)
@@ -208,6 +212,7 @@ static int check_cli_run(struct check_cli *c, const char *dir)
 					    .progress = check_cli_progress, .ctx = c };
 	int r;
 
+	options.log_if_free = c->mode == MODE_CHECK;
 	if (c->json) {
 		vc_json_begin(&c->out, stdout);
 		vc_json_open(&c->out, NULL, '{');
@@ -286,9 +291,9 @@ const struct vc_command vc_command_check = {
 	.name = "check",
 	.args = "[--data] [--log] [--log-dir DIR] [--repair | --rebuild [--salvage]] [--json] POOL",
 	.summary = "verify the books of a pool, mounted or not; repair or rebuild them",
-	.help = "Reads the pool's directory itself. Of a mounted pool the last checkpoint is checked.\n"
+	.help = "Reads the pool's directory itself. The log is replayed, in memory. Of a mounted pool only the last checkpoint is checked.\n"
 		"  --data         read every chunk in use and verify its checksums\n"
-		"  --log          also replay the log, in memory; only while the pool is not mounted\n"
+		"  --log          fail if the log cannot be looked at; otherwise that is only said\n"
 		"  --log-dir DIR  where the log lies, if not in POOL/log\n"
 		"  --repair       set right what can be without giving anything up; what has no name goes to lost+found\n"
 		"  --rebuild      LMDB is lost or damaged: make it again from its backup, the destage journal and the log\n"

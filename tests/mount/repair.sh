@@ -63,6 +63,9 @@ run 8 "$VCLONE" check --rebuild "$POOL"
 says 'in use'
 run 8 "$VCLONE" check --repair "$POOL"
 says 'in use'
+run 0 "$VCLONE" check "$POOL"
+says 'log was not looked at: the pool is in use'
+run 8 "$VCLONE" check --log "$POOL"
 crash_pool
 cp -a "$POOL" "$TEST_DIR/whole"
 
@@ -113,6 +116,28 @@ done
 unmount_pool
 "$VCLONE" check --repair "$POOL" >"$out" || [ $? -eq 1 ] || fail "repair after a salvage: $(cat "$out")" # links as the log knew them
 run 0 "$VCLONE" check --data --log "$POOL"
+
+# The log is looked at when it can be: a hole in it is found without --log, too.
+rm -rf "$POOL"
+cp -a "$TEST_DIR/whole" "$POOL"
+mount_pool destage_ms=600000
+for i in 1 2 3 4; do
+	dd if=/dev/urandom of="$MNT/dir1/late" bs=4k count=1 seek=$i conv=notrunc,fsync status=none
+done
+crash_pool
+run 0 "$VCLONE" check --json "$POOL"
+is "$(value "j['log_checked']")" True
+mv "$POOL/log" "$TEST_DIR/elsewhere"
+run 4 "$VCLONE" check "$POOL"
+says 'log was not looked at: it is not there'
+run 0 "$VCLONE" check --log-dir "$TEST_DIR/elsewhere" "$POOL"
+says 'the pool is clean'
+for file in "$TEST_DIR"/elsewhere/*; do # the first batch of each segment
+	dd if=/dev/zero of="$file" bs=4096 seek=1 count=1 conv=notrunc status=none
+done
+mv "$TEST_DIR/elsewhere" "$POOL/log"
+run 4 "$VCLONE" check --data "$POOL"
+says 'the log cannot be replayed'
 
 # JSON, in all modes.
 rm -rf "$POOL"
