@@ -88,9 +88,12 @@ static int apply_share(struct vc_inode *source, struct vc_slice *slice)
 
 	vc_inode_touch_locked(source, slice);
 	r = vc_inode_freeze_locked(source, old_tag, 0);
-	if (r == 0)
-		source->tag = vc_catalog_new_tag(source->cat);
-	return r;
+	if (r < 0)
+		return r;
+	source->tag = vc_catalog_new_tag(source->cat);
+	if (!source->cat->replaying)
+		vc_pool_tidy(source->cat->pool, source->base);
+	return 0;
 }
 
 static int apply_clone(struct vc_inode *inode, struct vc_inode *source, struct vc_slice *slice)

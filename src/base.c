@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-/* Overlays with more leaves than this together are not merged: freezing must stay short (it happens inside a clone). */
+/* Overlays with more leaves than this together are not merged. */
 #define BASE_MERGE_LEAVES 512
 
 static void owner_base_get(struct vc_base *base) { vc_base_get(base); }
@@ -97,7 +97,7 @@ static void view_merge(struct vc_view *view, const struct vc_overlay_owner *owne
 	}
 }
 
-static struct vc_view *view_stack(struct vc_bases *bases, const struct vc_view *below, struct vc_overlay *top)
+static struct vc_view *view_stack(struct vc_bases *bases, const struct vc_view *below, struct vc_overlay *top, bool merge)
 {
 	struct vc_view *view = view_new(bases, below->root, below->n + 1);
 
@@ -106,7 +106,8 @@ static struct vc_view *view_stack(struct vc_bases *bases, const struct vc_view *
 	view->overlays[view->n++] = vc_overlay_get(top);
 	for (unsigned int i = 0; i < below->n; i++)
 		view->overlays[view->n++] = vc_overlay_get(below->overlays[i]);
-	view_merge(view, &bases->owner);
+	if (merge)
+		view_merge(view, &bases->owner);
 	return view;
 }
 
@@ -127,6 +128,12 @@ struct vc_base *vc_base_new(struct vc_bases *bases, struct vc_root root)
 	return base;
 }
 
+/* Of a view that was made from the parent's present one; bases' lock held. */
+static uint64_t base_generation_locked(const struct vc_base *parent)
+{
+	return parent->delta ? parent->generation : parent->bases->generation;
+}
+
 /* A checkpoint may swap the parent's view meanwhile: then the view was built on the old one, and is built again. */
 static bool base_link(struct vc_base *base, const struct vc_view *below, struct vc_list *list)
 {
@@ -137,7 +144,7 @@ static bool base_link(struct vc_base *base, const struct vc_view *below, struct 
 	vc_mutex_lock(&bases->lock);
 	current = parent->view == below;
 	if (current) {
-		base->generation = parent->delta ? parent->generation : bases->generation;
+		base->generation = base_generation_locked(parent);
 		parent->nchildren++;
 		vc_list_add_tail(list, &base->node);
 	}
@@ -146,7 +153,7 @@ static bool base_link(struct vc_base *base, const struct vc_view *below, struct 
 }
 
 struct vc_base *vc_base_freeze(struct vc_base *parent, struct vc_overlay *delta, struct vc_list *list, uint64_t ino,
-			       uint64_t dead_tag, uint64_t new_tag)
+			       uint64_t dead_tag, uint64_t new_tag, bool merge)
 {
 	struct vc_base *base = calloc(1, sizeof(*base));
 	bool linked = false;
@@ -162,7 +169,7 @@ struct vc_base *vc_base_freeze(struct vc_base *parent, struct vc_overlay *delta,
 	base->ino = ino;
 	vc_list_init(&base->node);
 	while (!linked) {
-		struct vc_view *below = vc_base_view(parent), *view = view_stack(parent->bases, below, delta);
+		struct vc_view *below = vc_base_view(parent), *view = view_stack(parent->bases, below, delta, merge);
 
 		vc_view_put(base->view);
 		base->view = view;
@@ -175,6 +182,60 @@ struct vc_base *vc_base_freeze(struct vc_base *parent, struct vc_overlay *delta,
 	}
 	vc_base_get(parent);
 	return base;
+}
+
+bool vc_base_is_long(struct vc_base *base)
+{
+	bool is;
+
+	vc_mutex_lock(&base->bases->lock);
+	is = base->parent && base->view->n > 2;
+	vc_mutex_unlock(&base->bases->lock);
+	return is;
+}
+
+/* What a merged view of a pending base is made from. */
+struct base_tidy {
+	struct vc_view *old, *below;
+	struct vc_overlay *delta;
+	uint64_t generation;
+};
+
+static bool base_tidy_begin(struct vc_base *base, struct base_tidy *t)
+{
+	bool pending;
+
+	vc_mutex_lock(&base->bases->lock);
+	pending = base->parent;
+	if (pending) {
+		*t = (struct base_tidy){ base->view, base->parent->view, vc_overlay_get(base->delta), base_generation_locked(base->parent) };
+		atomic_fetch_add(&t->old->refs, 1);
+		atomic_fetch_add(&t->below->refs, 1);
+	}
+	vc_mutex_unlock(&base->bases->lock);
+	return pending;
+}
+
+/* The generation is that of the view below it when it was read: should a checkpoint raise it meanwhile, it refreshes this base as well. */
+void vc_base_tidy(struct vc_base *base)
+{
+	struct base_tidy t;
+	struct vc_view *view;
+
+	if (!base_tidy_begin(base, &t))
+		return;
+	view = view_stack(base->bases, t.below, t.delta, true);
+	vc_mutex_lock(&base->bases->lock);
+	if (view && base->view == t.old) { /* else a checkpoint has made a newer one */
+		base->view = view;
+		base->generation = t.generation;
+		view = t.old; /* the base's reference on it */
+	}
+	vc_mutex_unlock(&base->bases->lock);
+	vc_view_put(view);
+	vc_view_put(t.old);
+	vc_view_put(t.below);
+	vc_overlay_put(t.delta);
 }
 
 struct vc_base *vc_base_get(struct vc_base *base)
@@ -248,7 +309,7 @@ static int base_refresh(struct vc_base *base)
 {
 	struct vc_view *below = vc_base_view(base->parent), *view, *old;
 
-	view = view_stack(base->bases, below, base->delta);
+	view = view_stack(base->bases, below, base->delta, true);
 	vc_view_put(below);
 	if (!view)
 		return -ENOMEM;

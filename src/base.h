@@ -48,6 +48,8 @@ struct vc_base {
 	struct vc_overlay *delta;
 	uint64_t dead_tag, new_tag; /* see struct vc_fold */
 	uint64_t ino;               /* image whose writes delta holds */
+	struct vc_base *tidy_next;  /* pool lock: bases whose view is to be merged */
+	bool tidy_queued;
 	struct vc_list node;        /* in its slice's list, oldest first */
 	unsigned int nchildren;     /* pending bases whose parent this is */
 	/* destage only (its thread): */
@@ -63,10 +65,15 @@ void vc_bases_fini(struct vc_bases *bases);
 struct vc_base *vc_base_new(struct vc_bases *bases, struct vc_root root);
 /**
  * A pending base: parent's content with `delta` over it. Takes over the reference on delta; takes its own on parent. `list`: pending bases of
- * delta's slice. NULL: no memory (nothing taken).
+ * delta's slice. `merge`: small neighbours of its view are merged at once; else, because that may take longer than all of a clone, by
+ * vc_base_tidy. NULL: no memory (nothing taken).
  */
 struct vc_base *vc_base_freeze(struct vc_base *parent, struct vc_overlay *delta, struct vc_list *list, uint64_t ino,
-			       uint64_t dead_tag, uint64_t new_tag);
+			       uint64_t dead_tag, uint64_t new_tag, bool merge);
+/** It may have something for vc_base_tidy to do. */
+bool vc_base_is_long(struct vc_base *base) VC_MUST_CHECK;
+/** Merge small neighbours in the view of a pending base, so that reading stays fast; does nothing to others, or without memory. */
+void vc_base_tidy(struct vc_base *base);
 struct vc_base *vc_base_get(struct vc_base *base);
 /** NULL is ignored. */
 void vc_base_put(struct vc_base *base);

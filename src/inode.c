@@ -25,7 +25,7 @@ int vc_inode_freeze_locked(struct vc_inode *inode, uint64_t dead_tag, uint64_t n
 		inode->active = NULL;
 		return 0;
 	}
-	base = vc_base_freeze(inode->base, inode->active, &slice->bases, inode->ino, dead_tag, new_tag);
+	base = vc_base_freeze(inode->base, inode->active, &slice->bases, inode->ino, dead_tag, new_tag, inode->cat->replaying);
 	if (!base)
 		return -ENOMEM;
 	atomic_fetch_add(&slice->cost, 3);

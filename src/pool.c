@@ -23,6 +23,7 @@ void vc_pool_wake_all_locked(struct vc_pool *pool)
 	vc_cond_signal(&pool->destage_cond);
 	vc_cond_signal(&pool->resume_cond);
 	vc_cond_signal(&pool->reap_cond);
+	vc_cond_signal(&pool->tidy_cond);
 	vc_cond_broadcast(&pool->task_cond);
 }
 

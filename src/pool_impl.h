@@ -5,8 +5,8 @@
  * Life of a change: admitted (log space) -> reserved (LSN, slice) and applied to memory under the locks of what it changes -> written and
  * acknowledged -> its slice is cut, settled, staged (chunks), journalled, folded and committed -> its log segments are free.
  *
- * Threads: destage (cuts and checkpoints slices, oldest first), resume (runs parked requests), reap (deletes orphans),
- * clean (mark and sweep, while one runs), and the log's two.
+ * Threads: destage (cuts and checkpoints slices, oldest first), resume (runs parked requests), reap (deletes orphans), tidy (merges what
+ * clones have frozen), clean (mark and sweep, while one runs), and the log's two.
  */
 #ifndef VC_POOL_IMPL_H
 #define VC_POOL_IMPL_H
@@ -75,7 +75,7 @@ struct vc_pool {
 	uint32_t chunk_blocks;
 
 	struct vc_mutex lock;       /* VC_LOCK_POOL: all below */
-	struct vc_cond destage_cond, resume_cond, reap_cond, task_cond;
+	struct vc_cond destage_cond, resume_cond, reap_cond, tidy_cond, task_cond;
 	struct vc_list slices;      /* oldest first; the last is current */
 	struct vc_slice *current;
 	uint64_t cut_since_ns;      /* first record of the current slice, about; 0: it was empty */
@@ -90,9 +90,10 @@ struct vc_pool {
 	bool reap_stuck;            /* the last one could not be deleted; it is tried again from time to time */
 	struct vc_task destage_task, clean_task;
 	struct vc_clean *clean;     /* a mark that is running, NULL: none; changed under fold and lock */
+	struct vc_base *tidy, **tidy_tail; /* to be tidied, each counted */
 	bool stopping, abandoned;
 	atomic_bool started;        /* read without the lock by the log, which starts first */
-	pthread_t destage_thread, resume_thread, reap_thread, clean_thread;
+	pthread_t destage_thread, resume_thread, reap_thread, tidy_thread, clean_thread;
 	bool clean_joinable;
 	struct vc_scrub *scrub;     /* set once; NULL: read-only */
 
@@ -181,6 +182,14 @@ int vc_apply_data(struct vc_slice *slice, const struct vc_op *op, uint64_t recor
  */
 int vc_apply_record(struct vc_pool *pool, struct vc_record *rec, struct vc_inode *inode, struct vc_inode *source,
 		    struct vc_log_slot *slot) VC_MUST_CHECK;
+
+/* tidy.c */
+/** A live operation has frozen `base`: it is tidied soon. Takes its own reference; any locks below VC_LOCK_BASE may be held. */
+void vc_pool_tidy(struct vc_pool *pool, struct vc_base *base);
+/** For vc_thread_start; argument: the pool. */
+void *vc_tidy_thread(void *pool);
+/** The thread has ended: drop what was left to it. */
+void vc_tidy_drop(struct vc_pool *pool);
 
 /* recover.c: replay of the log; fills pool->slices. */
 int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state) VC_MUST_CHECK;

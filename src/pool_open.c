@@ -113,11 +113,12 @@ static int pool_start(struct vc_pool *pool)
 	if (r < 0)
 		return r;
 	r = vc_thread_start(&pool->destage_thread, "vc-destage", vc_destage_thread, pool);
-	if (r == 0) {
+	if (r == 0)
 		r = vc_thread_start(&pool->resume_thread, "vc-resume", vc_pool_resume_thread, pool);
-		if (r == 0)
-			r = vc_thread_start(&pool->reap_thread, "vc-reap", vc_pool_reap_thread, pool);
-	}
+	if (r == 0)
+		r = vc_thread_start(&pool->reap_thread, "vc-reap", vc_pool_reap_thread, pool);
+	if (r == 0)
+		r = vc_thread_start(&pool->tidy_thread, "vc-tidy", vc_tidy_thread, pool);
 	if (r < 0)
 		vc_err("%s: cannot start a thread (error %d)", pool->dir, -r);
 	atomic_store(&pool->started, r == 0);
@@ -224,10 +225,12 @@ static struct vc_pool *pool_alloc(struct vc_io *io, const char *dir, const struc
 	vc_cond_init(&pool->destage_cond);
 	vc_cond_init(&pool->resume_cond);
 	vc_cond_init(&pool->reap_cond);
+	vc_cond_init(&pool->tidy_cond);
 	vc_cond_init(&pool->task_cond);
 	vc_list_init(&pool->slices);
 	vc_bases_init(&pool->bases, vc_slice_hold, vc_slice_release);
 	pool->parked_tail = &pool->parked;
+	pool->tidy_tail = &pool->tidy;
 	pool->dir = strdup(dir);
 	pool->options.log_dir = options->log_dir ? strdup(options->log_dir) : vc_pool_path(pool, "log");
 	return pool;
@@ -247,6 +250,9 @@ static void pool_stop_threads(struct vc_pool *pool)
 		pthread_join(pool->resume_thread, NULL);
 	if (pool->reap_thread)
 		pthread_join(pool->reap_thread, NULL);
+	if (pool->tidy_thread)
+		pthread_join(pool->tidy_thread, NULL);
+	vc_tidy_drop(pool);
 }
 
 /* What the slices hold, without checkpointing it: it is in the log. */
@@ -293,6 +299,7 @@ static void pool_free(struct vc_pool *pool)
 	vc_cond_fini(&pool->destage_cond);
 	vc_cond_fini(&pool->resume_cond);
 	vc_cond_fini(&pool->reap_cond);
+	vc_cond_fini(&pool->tidy_cond);
 	vc_cond_fini(&pool->task_cond);
 	vc_mutex_fini(&pool->names);
 	vc_mutex_fini(&pool->fold);
