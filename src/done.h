@@ -15,7 +15,8 @@
 
 struct vc_done {
 	void (*fn)(struct vc_done *done, int error);
-	struct vc_done *next; /* owned by whoever holds the pending completion */
+	struct vc_done *next; /* this and at: owned by whoever holds the pending completion */
+	uint64_t at;
 };
 
 static inline void vc_done_call(struct vc_done *done, int error)

@@ -116,7 +116,7 @@ struct vc_log_slot {
 	struct vc_log_section *section;
 	struct vc_log_batch *batch;
 };
-/** LSN, address, section for an admitted record; uses up the admission. Never sleeps. -EROFS: the log failed (admission gone too). */
+/** LSN, address, section for an admitted record; uses up the admission. Never sleeps. -EROFS: the log failed; -ENOMEM (admission gone too). */
 int vc_log_reserve(struct vc_log *log, size_t len, struct vc_log_slot *ret) VC_MUST_CHECK;
 /** The record's effect is in memory (overlay, rows): its section may be closed. Once per reserved record. */
 void vc_log_applied(struct vc_log *log, struct vc_log_section *section);

@@ -42,12 +42,6 @@ struct vc_log_batch {
 	struct vc_done *done_head, **done_tail; /* called when written */
 };
 
-struct log_flush {
-	uint64_t lsn;
-	struct vc_done *done;
-	struct log_flush *next;
-};
-
 struct vc_log {
 	struct vc_log_params p;
 	char *dir;
@@ -84,7 +78,7 @@ struct vc_log {
 	int prep_error;                /* why the last try to make a segment failed: -ENOSPC or -EIO; 0 when one succeeded */
 	struct vc_log_section *oldest, *current;
 
-	struct log_flush *flushes, **flush_tail;
+	struct vc_done *flushes, **flush_tail; /* `at`: up to which LSN */
 	int failed;                    /* -EIO, once */
 	bool stopping, started;
 	pthread_t sync_thread, prep_thread;

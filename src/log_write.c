@@ -167,15 +167,14 @@ static int log_next_segment_locked(struct vc_log *log)
 static int log_open_batch_locked(struct vc_log *log, size_t len)
 {
 	size_t need = sizeof(struct vc_disk_batch) + len;
-	struct vc_log_batch *batch;
+	struct vc_log_batch *batch = log_batch_new(log, need); /* first, since a segment that was taken must be written to */
 	bool opens = !log->tail || log->tail_offset + need > log->p.segment_size;
-	int r = opens ? log_next_segment_locked(log) : 0;
+	int r = !batch ? -ENOMEM : opens ? log_next_segment_locked(log) : 0;
 
-	if (r < 0)
+	if (r < 0) {
+		log_batch_free(batch);
 		return r;
-	batch = log_batch_new(log, need);
-	if (!batch)
-		return -ENOMEM;
+	}
 	batch->segment = log->tail;
 	batch->offset = log->tail_offset;
 	batch->opens_segment = opens;
@@ -211,7 +210,7 @@ int vc_log_reserve(struct vc_log *log, size_t len, struct vc_log_slot *ret)
 		log_seal_locked(log);
 	if (r == 0 && !log->open) {
 		r = log_open_batch_locked(log, len);
-		if (r < 0) {
+		if (r < 0 && r != -ENOMEM) {
 			vc_err("%s: no log space for an admitted record of %zu bytes (error %d)", log->dir, len, r);
 			log_fail_locked(log, r);
 			r = -EROFS;
@@ -398,60 +397,54 @@ static void log_write_locked(struct vc_log *log)
 	log->writing = false;
 }
 
-static void log_add_flush_locked(struct vc_log *log, uint64_t lsn, struct log_flush *flush, struct vc_done *done)
+static void log_add_flush_locked(struct vc_log *log, uint64_t lsn, struct vc_done *done)
 {
-	*flush = (struct log_flush){ .lsn = lsn, .done = done };
-	*log->flush_tail = flush;
-	log->flush_tail = &flush->next;
+	done->at = lsn;
+	done->next = NULL;
+	*log->flush_tail = done;
+	log->flush_tail = &done->next;
 	vc_cond_signal(&log->sync_cond);
 }
 
 void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool durable, struct vc_done *done)
 {
-	struct log_flush *flush = durable ? malloc(sizeof(*flush)) : NULL;
 	struct vc_log_batch *batch = slot->batch;
-	bool refused = durable && !flush;
 	int failed;
 
 	vc_mutex_lock(&log->lock);
-	if (done && !durable) {
+	if (done && durable) {
+		log_add_flush_locked(log, slot->lsn, done);
+	} else if (done) {
 		done->next = NULL;
 		*batch->done_tail = done;
 		batch->done_tail = &done->next;
 	}
-	if (flush)
-		log_add_flush_locked(log, slot->lsn, flush, done);
 	batch->nfilling--;
 	if (!log->writing && batch == log->open)
 		log_seal_locked(log);
 	log_write_locked(log);
 	failed = log->failed;
 	vc_mutex_unlock(&log->lock);
-	if (refused)
-		vc_done_call(done, -ENOMEM);
 	if (failed && log->p.space) /* those who wait for space wait in vain */
 		log->p.space(log->p.ctx);
 }
 
 void vc_log_flush(struct vc_log *log, uint64_t lsn, struct vc_done *done)
 {
-	struct log_flush *flush = malloc(sizeof(*flush));
 	int r = 0;
 	bool now;
 
 	vc_mutex_lock(&log->lock);
 	if (lsn == 0)
 		lsn = log->last_lsn;
-	now = lsn <= log->durable_lsn || log->failed || !flush;
-	if (lsn > log->durable_lsn)
-		r = log->failed ? -EIO : flush ? 0 : -ENOMEM;
+	now = lsn <= log->durable_lsn || log->failed;
+	if (lsn > log->durable_lsn && log->failed)
+		r = -EIO;
 	if (!now)
-		log_add_flush_locked(log, lsn, flush, done);
+		log_add_flush_locked(log, lsn, done);
 	vc_mutex_unlock(&log->lock);
-	if (now) {
-		free(flush);
+	if (now)
 		vc_done_call(done, r);
-	}
 }
 
 int vc_log_flush_wait(struct vc_log *log, uint64_t lsn)
@@ -485,14 +478,14 @@ static void log_take_dirty_locked(struct vc_log *log, bool *dirty)
 }
 
 /* Flushes up to `lsn` leave the queue (all of them once the log failed), in order. */
-static struct log_flush *log_take_flushes_locked(struct vc_log *log)
+static struct vc_done *log_take_flushes_locked(struct vc_log *log)
 {
-	struct log_flush **at = &log->flushes, *taken = NULL, **tail = &taken;
+	struct vc_done **at = &log->flushes, *taken = NULL, **tail = &taken;
 
 	while (*at) {
-		struct log_flush *f = *at;
+		struct vc_done *f = *at;
 
-		if (f->lsn <= log->durable_lsn || log->failed) {
+		if (f->at <= log->durable_lsn || log->failed) {
 			*at = f->next;
 			f->next = NULL;
 			*tail = f;
@@ -505,13 +498,12 @@ static struct log_flush *log_take_flushes_locked(struct vc_log *log)
 	return taken;
 }
 
-static void log_finish_flushes(struct log_flush *flush, uint64_t durable)
+static void log_finish_flushes(struct vc_done *flush, uint64_t durable)
 {
 	while (flush) {
-		struct log_flush *next = flush->next;
+		struct vc_done *next = flush->next;
 
-		vc_done_call(flush->done, flush->lsn <= durable ? 0 : -EIO);
-		free(flush);
+		vc_done_call(flush, flush->at <= durable ? 0 : -EIO);
 		flush = next;
 	}
 }
@@ -547,7 +539,7 @@ void *log_sync_thread(void *arg)
 	if (!dirty)
 		log_fail_locked(log, -ENOMEM);
 	for (;;) {
-		struct log_flush *done;
+		struct vc_done *done;
 		uint64_t durable;
 		int failed;
 
@@ -557,7 +549,7 @@ void *log_sync_thread(void *arg)
 			vc_cond_wait(&log->sync_cond, &log->lock);
 			continue;
 		}
-		if (!log->failed && log->written_lsn <= log->durable_lsn && log->flushes->lsn > log->durable_lsn) {
+		if (!log->failed && log->written_lsn <= log->durable_lsn && log->flushes->at > log->durable_lsn) {
 			vc_cond_wait(&log->written_cond, &log->lock);
 			continue;
 		}
