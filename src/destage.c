@@ -24,19 +24,20 @@
 
 /* ---- cutting ---- */
 
-void vc_destage_cut_locked(struct vc_pool *pool)
+int vc_destage_cut_locked(struct vc_pool *pool)
 {
 	struct vc_slice *slice = vc_slice_new(pool, vc_destage_slice_destroy);
 
 	if (!slice)
-		return; /* the current slice just grows */
+		return -ENOMEM; /* the current slice just grows */
 	if (!vc_log_cut(pool->log, &slice->section)) {
 		vc_slice_free(slice);
-		return;
+		return 0;
 	}
 	vc_list_add_tail(&pool->slices, &slice->node);
 	pool->current = slice;
 	pool->cut_since_ns = 0;
+	return 0;
 }
 
 /* The last overlay of a checkpointed slice is gone: nothing points into its log segments. */
@@ -236,7 +237,11 @@ static void destage_step_locked(struct vc_pool *pool)
 			return;
 		}
 		atomic_store(&pool->cut_wanted, true); /* before trying: who logs after a try in vain sees it */
-		vc_destage_cut_locked(pool);
+		r = vc_destage_cut_locked(pool);
+		if (r < 0) {
+			destage_failed_locked(pool, r);
+			return;
+		}
 		if (oldest == pool->current && !destage_is_empty_locked(pool)) {
 			/* Admitted records need the rest of the segment: again when they are logged. */
 			vc_cond_wait(&pool->destage_cond, &pool->lock);

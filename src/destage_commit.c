@@ -11,6 +11,8 @@
 
 #include "destage_impl.h"
 
+#define COMMIT_RETRY_NS UINT64_C(20000000)
+#define COMMIT_PATIENCE_NS UINT64_C(1000000000)
 #define COMMIT_PAGES_MAX 4096u
 
 /* ---- the journal ---- */
@@ -262,19 +264,38 @@ static int commit_refresh_later(struct destage *d)
 	}
 }
 
+/* LMDB has no longer what the old views name, so there is no way back: memory is waited for, a while. */
+static bool commit_may_retry(struct vc_pool *pool, int r, uint64_t deadline)
+{
+	bool again;
+
+	if (r != -ENOMEM)
+		return false;
+	vc_mutex_lock(&pool->lock);
+	again = !pool->stopping && vc_mono_ns() < deadline;
+	if (again)
+		(void)vc_cond_wait_until(&pool->destage_cond, &pool->lock, vc_mono_ns() + COMMIT_RETRY_NS);
+	vc_mutex_unlock(&pool->lock);
+	return again;
+}
+
 /* Step 7, under the fold lock: a reader that missed a node waits there and then sees the new views. */
 static int commit_swap(struct destage *d)
 {
+	uint64_t deadline = vc_mono_ns() + COMMIT_PATIENCE_NS;
 	int r = 0;
 
 	vc_bases_new_generation(&d->pool->bases);
-	for (size_t i = 0; i < d->nstaged && r == 0; i++)
-		r = vc_base_folded(d->staged[i].base, d->staged[i].base->root);
+	for (size_t i = 0; i < d->nstaged && r == 0; i++) {
+		do
+			r = vc_base_folded(d->staged[i].base, d->staged[i].base->root);
+		while (commit_may_retry(d->pool, r, deadline));
+	}
 	if (r < 0)
 		return r;
 	do
 		r = commit_refresh_later(d);
-	while (r > 0);
+	while (r > 0 || commit_may_retry(d->pool, r, deadline));
 	return r;
 }
 

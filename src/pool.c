@@ -191,7 +191,7 @@ void vc_pool_changed(struct vc_pool *pool, struct vc_slice *slice, uint64_t byte
 	if (!pool->cut_since_ns && slice == pool->current)
 		pool->cut_since_ns = vc_mono_ns();
 	if (full && slice == pool->current)
-		vc_destage_cut_locked(pool);
+		(void)vc_destage_cut_locked(pool);
 	vc_cond_signal(&pool->destage_cond);
 	vc_mutex_unlock(&pool->lock);
 }
@@ -315,7 +315,7 @@ static int pool_start_destage(struct vc_pool *pool, uint64_t *ret_id)
 	vc_mutex_lock(&pool->lock);
 	vc_log_figures(pool->log, &figures);
 	undestaged = vc_pool_undestaged_locked(pool);
-	vc_destage_cut_locked(pool);
+	(void)vc_destage_cut_locked(pool); /* the thread tries again */
 	task->status.id++;
 	task->status.running = 1;
 	task->status.done = 0;

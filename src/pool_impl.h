@@ -198,7 +198,8 @@ int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state) VC_MUST_
 void *vc_destage_thread(void *arg);
 int vc_destage_slice(struct vc_pool *pool, struct vc_slice *slice) VC_MUST_CHECK;
 /** End the current slice, if it has anything. Pool lock held. */
-void vc_destage_cut_locked(struct vc_pool *pool);
+/** 0: also when there is nothing to cut, or not yet; -ENOMEM: the slice just grows. */
+int vc_destage_cut_locked(struct vc_pool *pool);
 void vc_destage_slice_destroy(struct vc_slice *slice);
 
 /* destage_commit.c */
