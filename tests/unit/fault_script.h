@@ -19,6 +19,7 @@ struct fault_script {
 	int bad;                /* an error that `allowed` refused; 0: none */
 	unsigned bad_step;
 	const int *allowed;     /* errors that steps may return, 0-terminated; NULL: any */
+	bool unreadable;        /* where the pool failed, reads may give EIO */
 	unsigned refused;       /* steps that failed */
 	size_t opened;          /* event of the disk at which the pool was opened last */
 };
