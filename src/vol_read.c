@@ -212,11 +212,14 @@ static uint64_t fetch_run(const struct vc_slot *slots, uint64_t n)
 	return run;
 }
 
-static void fetch_damaged(struct vc_inode *inode, uint64_t lba, int error)
+/* Which image it is; the layer below has named the file. */
+static void fetch_failed(const struct vc_inode *inode, uint64_t lba, int error)
 {
-	if (error == -EBADMSG || error == -EUCLEAN)
-		vc_err("image %llu, offset %llu: damaged data, not returned", (unsigned long long)inode->ino,
-		       (unsigned long long)(lba * VC_BLOCK_SIZE));
+	bool damaged = error == -EBADMSG || error == -EUCLEAN;
+
+	if (damaged || error == -EIO)
+		vc_err("image %llu, offset %llu: %s", (unsigned long long)inode->ino, (unsigned long long)(lba * VC_BLOCK_SIZE),
+		       damaged ? "damaged data, not returned" : "cannot be read (EIO)");
 }
 
 /* The chunks of a window, all at once. */
@@ -237,7 +240,7 @@ static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c)
 	else if (c->n > 1)
 		r = vc_chunk_read_many(chunks, c->wants, c->n, &failed);
 	if (r < 0)
-		fetch_damaged(inode, c->lbas[failed], r);
+		fetch_failed(inode, c->lbas[failed], r);
 	return r;
 }
 
@@ -255,7 +258,7 @@ static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t l
 		if (slots[i].kind == VC_SLOT_LOG) {
 			r = fetch_log(pool, &slots[i], run, to);
 			if (r < 0)
-				fetch_damaged(inode, lba + i, r);
+				fetch_failed(inode, lba + i, r);
 		} else if (slots[i].kind == VC_SLOT_CHUNK) {
 			chunks.lbas[chunks.n] = lba + i;
 			chunks.wants[chunks.n++] = (struct vc_chunk_want){ slots[i].addr, (uint32_t)run, to };
@@ -297,6 +300,7 @@ int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint
 			r = -EIO;
 		} else if (r == -ESTALE) {
 			r = vol_wait_for_checkpoint(vol_pool(inode));
+			fetch_failed(inode, lba, r);
 			continue;
 		}
 		stale = 0;
