@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A guest on a pool whose disk begins to fail, and what it may find afterwards. For device-errors.sh.
+
+    device-errors.py write LEDGER QMP KIND    write and sync; somewhere on the way the disk begins to fail; go on for a while
+    device-errors.py read LEDGER QMP KIND     read all, right or EIO; somewhere on the way the disk begins to fail
+    device-errors.py verify LEDGER            the disk is good again: everything acknowledged is there, and a prefix of the rest
+
+There is one image and one writer. Each write of a unit has a number, which is in the unit together with where it lies. So the image tells
+which write was the last one, and must then be what all up to that one make (D1, D2).
+"""
+import json
+import mmap
+import pickle
+import socket
+
+from vctest import *
+
+UNIT = 4096
+UNITS = 1024
+AFTER = 150  # operations that are tried once the disk fails
+PATTERN = random.Random(1).randbytes(1 << 16)
+
+RULES = {
+    "flush-once": dict(iotype="flush", errno=errno.EIO, once=True),
+    "flush": dict(iotype="flush", errno=errno.EIO),
+    "flush-space": dict(iotype="flush", errno=errno.ENOSPC),
+    "write-once": dict(iotype="write", errno=errno.EIO, once=True),
+    "write": dict(iotype="write", errno=errno.EIO),
+    "write-space": dict(iotype="write", errno=errno.ENOSPC),
+    "read": dict(iotype="read", errno=errno.EIO),
+}
+SURE = ("flush-once", "flush", "flush-space", "write", "write-space")  # a sync must tell
+
+
+def break_disk(qmp, kind):
+    """From now on the disk is one that fails like that."""
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(qmp)
+    f = s.makefile("rw")
+    f.readline()
+    for name, arguments in (
+            ("qmp_capabilities", {}),
+            ("blockdev-add", {"driver": "blkdebug", "node-name": "bad", "image": "image", "inject-error": [dict(RULES[kind], event="none")]}),
+            ("blockdev-reopen", {"options": [{"driver": "raw", "node-name": "top", "file": "bad"}]})):
+        f.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        f.flush()
+        answer = json.loads(f.readline())
+        while "event" in answer:
+            answer = json.loads(f.readline())
+        check("return" in answer, f"{name}: {answer}")
+    s.close()
+
+
+def unit_bytes(number, index):
+    if number == 0:
+        return bytes(UNIT)
+    at = (number * 2654435761 + index * 97) % (len(PATTERN) - UNIT)
+    return struct.pack("<QQ", number, index) + PATTERN[at:at + UNIT - 16]
+
+
+def state_after(ops, k):
+    units = [0] * UNITS
+    for number, (start, n) in enumerate(ops[:k], 1):
+        units[start:start + n] = [number] * n
+    return units
+
+
+def refused(e):
+    check(e.errno in (errno.EIO, errno.EROFS), f"errno {errno.errorcode.get(e.errno)}")
+
+
+class Guest:
+    def __init__(self, ledger, rng):
+        self.path, self.rng = ledger, rng
+        self.ops, self.synced = [], 0  # (start, n) of each write; how many of them a sync has acknowledged
+        if os.path.exists(ledger):
+            with open(ledger, "rb") as f:
+                self.ops, self.synced = pickle.load(f)
+        self.buffer = mmap.mmap(-1, 64 * UNIT)
+        self.acked = len(self.ops)  # writes up to here have returned
+        self.failed_sync = False
+
+    def save(self):
+        with open(self.path, "wb") as f:
+            pickle.dump((self.ops, self.synced), f)
+
+    def open(self, flags=os.O_RDWR):
+        return os.open(path("disk"), flags | os.O_CREAT | self.rng.choice((0, os.O_DIRECT)), 0o600)
+
+    def write(self, fd):
+        n = self.rng.choice((1, 1, 1, 2, 8, 32))
+        start = self.rng.randrange(UNITS - n + 1)
+        number = len(self.ops) + 1
+        for i in range(n):
+            self.buffer[i * UNIT:(i + 1) * UNIT] = unit_bytes(number, start + i)
+        self.ops.append((start, n))
+        same(os.pwritev(fd, [memoryview(self.buffer)[:n * UNIT]], start * UNIT), n * UNIT, "written")
+        self.acked = number
+
+    def sync(self, fd):
+        wrote = self.acked
+        self.rng.choice((os.fsync, os.fdatasync))(fd)
+        check(not self.failed_sync, "a sync was acknowledged after one had failed")
+        self.synced = wrote
+
+    def step(self, fd):
+        """One operation; whether it succeeded."""
+        if self.rng.random() < 0.1:
+            try:
+                self.sync(fd)
+            except OSError as e:
+                refused(e)
+                self.failed_sync = True
+                return False
+            return True
+        try:
+            self.write(fd)
+        except OSError as e:
+            refused(e)
+            return False
+        check(not self.failed_sync, "a write was accepted after a sync had failed")
+        return True
+
+    def work(self, qmp, kind):
+        fd = self.open()
+        os.ftruncate(fd, UNITS * UNIT)
+        for _ in range(self.rng.randrange(50, 400)):
+            check(self.step(fd), "refused while the disk was good")
+        break_disk(qmp, kind)
+        results = [self.step(fd) for _ in range(AFTER)]
+        if not self.failed_sync:
+            try:
+                self.write(fd)
+                self.sync(fd)
+                results.append(True)
+            except OSError as e:
+                refused(e)
+                self.failed_sync = True
+        if kind in SURE:
+            check(self.failed_sync, "no sync told that the disk fails")
+        self.save()
+        print(f"{kind}: {len(self.ops)} writes, {self.synced} synced; {results.count(True)} operations of {len(results)} succeeded on the failing disk; "
+              f"{self.look(fd)} units not readable")
+        try:
+            os.close(fd)
+        except OSError as e:
+            refused(e)
+
+    def look(self, fd):
+        """What can be read is what was accepted last, or one of those that were refused. Returns how many units cannot."""
+        errors = 0
+        sure = state_after(self.ops, self.acked)
+        for index in range(UNITS):
+            try:
+                os.preadv(fd, [memoryview(self.buffer)[:UNIT]], index * UNIT)
+            except OSError as e:
+                same(e.errno, errno.EIO, "read")
+                errors += 1
+                continue
+            got = bytes(self.buffer[:UNIT])
+            number = int.from_bytes(got[:8], "little")
+            check(got == unit_bytes(number, index), f"unit {index} is damaged: {got[:32].hex()}")
+            allowed = [sure[index]] + [i for i, (start, n) in enumerate(self.ops, 1) if start <= index < start + n and i > sure[index]]
+            check(number in allowed, f"unit {index} is from write {number}, not from {allowed}")
+        return errors
+
+    def read(self, qmp, kind):
+        fd = self.open(os.O_RDWR)
+        break_disk(qmp, kind)
+        errors = self.look(fd)
+        check(errors > 0, "every read succeeded")
+        print(f"{kind}: {errors} units not readable, none wrong")
+
+    def verify(self):
+        found = []
+        fd = os.open(path("disk"), os.O_RDONLY)
+        for index in range(UNITS):
+            got = os.pread(fd, UNIT, index * UNIT)
+            found.append(int.from_bytes(got[:8], "little"))
+            check(got == unit_bytes(found[-1], index), f"unit {index} is damaged: {got[:32].hex()}")
+        k = max(found)
+        check(state_after(self.ops, k) == found, f"not the state after {k} writes")
+        # Later writes may have been to the same units; then the state says less than k.
+        last = max(i for i in range(k, len(self.ops) + 1) if state_after(self.ops, i) == found)
+        check(last >= self.synced, f"{self.synced} writes were synced, {last} are there")
+        print(f"{last} of {len(self.ops)} writes are there, {self.synced} of them were synced")
+        self.ops = self.ops[:last]
+        self.synced = last
+        self.save()
+
+
+def main():
+    what, ledger, *args = sys.argv[1:]
+    guest = Guest(ledger, random.Random(f"{os.environ['VC_TEST_SEED']} {what} {args[1:]} {os.environ['ROUND']}"))
+    {"write": guest.work, "read": guest.read, "verify": guest.verify}[what](*args)
+
+
+main()
