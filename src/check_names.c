@@ -185,6 +185,8 @@ static void check_one_inode(struct check *c, const struct check_inode *i)
 	c->ret->orphans += i->has_orphan;
 	if (i->has_orphan != (i->f.nlink == 0))
 		check_found(c, "inode %llu: %u links, and it is %s orphan", ULL(i->ino), i->f.nlink, i->has_orphan ? "an" : "no");
+	if (i->f.nlink == 0 && i->links)
+		check_found(c, "inode %llu: is to be deleted, and has %u names", ULL(i->ino), i->links);
 	if (i->f.nlink && i->f.nlink != want)
 		check_found(c, "inode %llu: link count %u should be %u", ULL(i->ino), i->f.nlink, want);
 	if (S_ISDIR(type) && i->f.nlink && i->ino != VC_ROOT_INO && (i->links != 1 || !check_is_rooted(c, i)))

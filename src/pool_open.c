@@ -195,9 +195,12 @@ static int pool_open(struct vc_pool *pool)
 		r = vc_journal_open(pool, &pool->journal);
 	if (r == 0 && !pool->options.read_only)
 		r = vc_ballast_open(pool);
-	if (r == 0)
+	if (r < 0)
+		return r;
+	if (!pool->options.keep_orphans) {
 		r = pool_find_orphans(pool);
-	pool->catalog.orphaned = pool->options.read_only ? NULL : vc_pool_orphaned;
+		pool->catalog.orphaned = pool->options.read_only ? NULL : vc_pool_orphaned;
+	}
 	return r == 0 ? pool_start(pool) : r;
 }
 

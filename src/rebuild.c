@@ -302,7 +302,6 @@ static int salvage(struct rebuild *rb)
 		return r;
 	rebuild_say(rb, "%llu images have blocks that only chunks knew of, %llu in all; what their clones share, what was discarded, and names are not known",
 		    ULL(rb->ret->salvaged_images), ULL(rb->ret->salvaged_blocks));
-	rebuild_say(rb, "mount it and unmount it, so that the log goes into it, and then run --repair: the log knows old link counts");
 	return finish(rb);
 }
 
@@ -331,6 +330,25 @@ static int rebuild_run(struct rebuild *rb)
 	return finish(rb);
 }
 
+static void not_told(void *ctx VC_UNUSED, const char *text VC_UNUSED) { }
+
+/*
+ * What the log says of links is what they were before some names were lost: the log goes into the new LMDB, which is then repaired. Also
+ * when nothing had to be salvaged: an earlier run may have been interrupted here.
+ */
+static int salvage_repair(struct rebuild *rb)
+{
+	struct vc_repair_options o = { .check = rb->o->check, .say = rb->o->say, .left = rb->o->check.found };
+	struct vc_repair_result result;
+	int r;
+
+	o.check.found = not_told;
+	r = vc_repair_drained(rb->io, rb->dir, &o, &result);
+	if (r == 0)
+		rb->ret->check = result.after;
+	return r;
+}
+
 int vc_rebuild_pool(struct vc_io *io, const char *dir, const struct vc_rebuild_options *options, struct vc_rebuild_result *ret)
 {
 	struct rebuild rb = { .io = io, .dir = dir, .o = options, .ret = ret };
@@ -348,6 +366,8 @@ int vc_rebuild_pool(struct vc_io *io, const char *dir, const struct vc_rebuild_o
 						 .nsegments = vc_le32_get(rb.pool.log_segments) };
 		memcpy(rb.log.uuid, rb.pool.log_uuid, sizeof(rb.log.uuid));
 		r = rebuild_run(&rb);
+		if (r == 0 && options->salvage && ret->replaced)
+			r = salvage_repair(&rb);
 	}
 	close_new(&rb);
 	vc_journal_scan_fini(&rb.journal);

@@ -202,7 +202,8 @@ static int repair_pass(struct repair *rp)
 /* What is in the log goes into the maps. When that cannot be done the repair goes without; what is made new then stays clear of it. */
 static int drain_log(struct repair *rp)
 {
-	struct vc_pool_options options = { .log_dir = rp->o->check.log_dir, .locked = true, .destage_ms = UINT32_MAX };
+	struct vc_pool_options options = { .log_dir = rp->o->check.log_dir, .locked = true, .keep_orphans = true,
+					   .destage_ms = UINT32_MAX };
 	struct vc_pool *pool;
 	int r = vc_pool_open(rp->io, rp->dir, &options, &pool);
 
@@ -332,6 +333,16 @@ static int repair_run(struct repair *rp)
 	if (rp->ret->before.findings)
 		return repair_copy(rp);
 	return mark_is_set(rp) ? save(rp, rp->ret->before.checkpoint_lsn) : 0;
+}
+
+int vc_repair_drained(struct vc_io *io, const char *dir, const struct vc_repair_options *options, struct vc_repair_result *ret)
+{
+	struct repair rp = { .io = io, .dir = dir, .o = options, .ret = ret, .now_ns = vc_now_ns() };
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	r = drain_log(&rp);
+	return r < 0 ? r : repair_run(&rp);
 }
 
 int vc_repair_pool(struct vc_io *io, const char *dir, const struct vc_repair_options *options, struct vc_repair_result *ret)

@@ -38,4 +38,8 @@ int vc_repair_pool(struct vc_io *io, const char *dir, const struct vc_repair_opt
 /** The same for POOL/meta/new.mdb, which nobody uses yet: repaired where it lies, not checked in the end. The pool is locked. */
 int vc_repair_new(struct vc_io *io, const char *dir, void (*say)(void *ctx, const char *text), void *ctx) VC_MUST_CHECK;
 
+/** vc_repair_pool for a pool that the caller has locked, after what is in its log was put into LMDB, as a mount does. */
+int vc_repair_drained(struct vc_io *io, const char *dir, const struct vc_repair_options *options,
+		      struct vc_repair_result *ret) VC_MUST_CHECK;
+
 #endif

@@ -470,10 +470,22 @@ static void test_salvage(void **state VC_UNUSED)
 	run_end(&run);
 }
 
-/* After random work with a damaged journal there is always something to be had, which opens, reads and goes on. */
+/* An older state names chunks that were cleaned since: they are lost, which has to be said. Nothing else may be wrong. */
+static void found_but_lost(void *ctx, const char *text)
+{
+	if (strstr(text, "which does not exist") || strstr(text, "its data in segment"))
+		return;
+	++*(unsigned *)ctx;
+	print_message("%s\n", text);
+}
+
+/* After random work with a damaged journal there is always something to be had, which is in order, opens, reads and goes on. */
 static void test_salvage_random(void **state VC_UNUSED)
 {
 	uint64_t rng = vc_unit_seed();
+
+	unsigned salvaged = 0, wrong = 0;
+	struct vc_check_options o = { .data = true, .log = true, .found = found_but_lost, .ctx = &wrong };
 
 	for (unsigned i = 0; i < 6; i++) {
 		struct vc_rebuild_result result;
@@ -492,12 +504,17 @@ static void test_salvage_random(void **state VC_UNUSED)
 		damage_file(&run, "backup", ".mdb");
 		lose(&run, i);
 		assert_true(rebuild_salvage(&run, &result));
-		pool = engine_open(vc_io_posix(), run.pool_dir, ENGINE_DESTAGE_NEVER);
-		engine_close(pool);
-		if (books_check(vc_io_posix(), run.pool_dir, getenv("VC_TEST_MESSAGES"), &check) && !result.salvaged)
-			fail_msg("%llu findings", (unsigned long long)check.findings);
+		salvaged += result.salvaged;
+		for (unsigned k = 0; k < 2; k++) {
+			assert_int_equal(vc_check_pool(vc_io_posix(), run.pool_dir, &o, &check), 0);
+			if (wrong)
+				fail_msg("%u findings %s", wrong, k ? "after a mount" : "at once");
+			pool = engine_open(vc_io_posix(), run.pool_dir, ENGINE_DESTAGE_NEVER);
+			engine_close(pool);
+		}
 		run_end(&run);
 	}
+	print_message("%u of 6 salvaged\n", salvaged);
 }
 
 #define with_messages(f) cmocka_unit_test_setup_teardown(f, engine_setup, engine_teardown)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * LMDB is lost in a crash, at any moment of random work: a rebuild finds a state that the crash could have left. And power
- * cuts within rebuild and repair: both are run again and come to their end.
+ * cuts within rebuild, salvage and repair: they are run again and come to their end.
  *
  * VC_TEST_STATES: crash states to look at in all (at least 300); VC_TEST_SEED.
  */
 #include "config.h"
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include "books.h"
 #include "crash_run.h"
@@ -142,6 +143,91 @@ static void test_crash_in_rebuild(void **state VC_UNUSED)
 	crash_run_free(run);
 }
 
+/* ---- salvage ---- */
+
+static int remove_file(void *ctx, const char *name)
+{
+	struct vc_sim *sim = ((void **)ctx)[0];
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", (const char *)((void **)ctx)[1], name);
+	assert_int_equal(vc_io_unlink(vc_sim_io(sim), path), 0);
+	return 0;
+}
+
+static void lose_all(struct vc_sim *sim)
+{
+	static const char *const dirs[] = { POOL "/journal", POOL "/backup" };
+
+	lose_lmdb(sim);
+	for (size_t i = 0; i < VC_ARRAY_LEN(dirs); i++) {
+		void *ctx[] = { sim, (void *)(uintptr_t)dirs[i] };
+		int r = vc_io_list(vc_sim_io(sim), dirs[i], remove_file, ctx);
+
+		assert_true(r == 0 || r == -ENOENT);
+		assert_int_equal(vc_io_sync_dir(vc_sim_io(sim), dirs[i]), 0); /* no crash brings them back */
+	}
+}
+
+static void salvage(struct vc_sim *sim, struct vc_rebuild_result *ret)
+{
+	struct vc_rebuild_options o = { .check = { .found = note }, .salvage = true, .say = note };
+
+	assert_int_equal(vc_rebuild_pool(vc_sim_io(sim), POOL, &o, ret), 0);
+	assert_true(ret->replaced);
+	assert_int_equal(ret->check.findings, 0);
+	assert_int_equal(books_check(vc_sim_io(sim), POOL, true, NULL), 0);
+}
+
+/* What a mount finds, which then leaves the pool in order. */
+static uint64_t mounted(struct vc_sim *sim)
+{
+	struct model found = { .n = 0 };
+	struct vc_pool *pool = NULL;
+	uint64_t state;
+
+	assert_int_equal(crash_load(sim, &pool, &found), 0);
+	state = model_state(&found);
+	model_clear(&found);
+	engine_close(pool);
+	assert_int_equal(books_check(vc_sim_io(sim), POOL, true, NULL), 0);
+	return state;
+}
+
+/* Wherever a salvage is interrupted, the next one has the same in the end. */
+static void test_crash_in_salvage(void **state VC_UNUSED)
+{
+	struct vc_sim_policy all = { .keep = VC_SIM_KEEP_ALL };
+	uint64_t rng = vc_unit_seed(), want;
+	struct crash_run *run = some_work(&rng);
+	struct vc_rebuild_result result;
+	struct vc_sim *first, *sim;
+	size_t from, end, step;
+
+	crash_run_stop(run);
+	first = vc_sim_crash(run->sim, vc_sim_events(run->sim), &all);
+	lose_all(first);
+	from = vc_sim_events(first);
+	salvage(first, &result); /* all is in the log when nothing was destaged yet */
+	print_message("%s\n", result.salvaged ? "salvaged" : "rebuilt whole");
+	end = vc_sim_events(first);
+	sim = vc_sim_crash(first, end, &all);
+	want = mounted(sim);
+	vc_sim_free(sim);
+	step = 1 + (end - from) / (states_wanted() / 8);
+	for (size_t i = from + vc_unit_below(&rng, step); i <= end; i += step) {
+		struct vc_sim_policy policy = some_policy(&rng);
+
+		sim = vc_sim_crash(first, i, &policy);
+		salvage(sim, &result);
+		assert_int_equal(mounted(sim), want);
+		vc_sim_free(sim);
+	}
+	print_message("%zu crashes within a salvage of %zu events\n", (end - from) / step + 1, end - from);
+	vc_sim_free(first);
+	crash_run_free(run);
+}
+
 /* ---- repair ---- */
 
 /* Two names and a link count of what the checkpoint holds go wrong. */
@@ -255,7 +341,7 @@ static void test_crash_in_repair(void **state VC_UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_repair),
+		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_salvage), with_messages(test_crash_in_repair),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -245,6 +245,12 @@ static void links_wrong(struct fixture *f)
 static void links_zero(struct fixture *f) { set_inode(f, f->images[A], change_zero_links); }
 static void orphan_with_name(struct fixture *f) { put_row(f, 'O', f->images[A], "", "", 0); }
 
+static void deleted_with_name(struct fixture *f)
+{
+	orphan_with_name(f);
+	set_inode(f, f->images[A], change_zero_links);
+}
+
 static void names_lost(struct fixture *f)
 {
 	del_row(f, 'D', VC_ROOT_INO, "c");
@@ -374,6 +380,7 @@ static const struct damage damages[] = {
 	{ "links wrong", links_wrong, "link count 7 becomes 2", -1 },
 	{ "no links", links_zero, "", -1 },
 	{ "orphan with a name", orphan_with_name, "is not to be deleted", -1 },
+	{ "to be deleted, with a name", deleted_with_name, "is not to be deleted", -1 },
 	{ "names lost", names_lost, "lost+found", -1 },
 	{ "name lost, no links", lost_and_zero, "lost+found", -1 },
 	{ "counters low", counters_low, "the next content name", -1 },
