@@ -59,6 +59,8 @@ struct vc_inode {
 	uint64_t tag;              /* open tag (I2) */
 	struct vc_list busy;       /* struct vc_busy_range */
 	struct vc_cond busy_cond;
+	uint64_t read_end;         /* where the last read ended */
+	uint64_t ahead_end;        /* up to where was read ahead of it */
 	struct vc_xattrs *xattrs;  /* NULL: not loaded */
 	char *target;              /* symbolic links */
 	/* names lock: */

@@ -116,6 +116,8 @@ struct vc_chunk_want {
  * call and expanded by several threads. 0, or the error of the first piece that failed, with its number in *ret_failed.
  */
 int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n, size_t *ret_failed) VC_MUST_CHECK;
+/** What vc_chunk_read_many would have to read for these pieces (buf is not looked at) is asked of the device; a hint. */
+void vc_chunk_read_ahead(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n);
 
 /**
  * Does a chunk with exactly this entry and payload checksum lie on disk, whole? For replay of direct records;

@@ -163,10 +163,9 @@ static void many_run(void *ctx, size_t i)
 	free(bytes);
 }
 
-/* The kernel fetches all runs while the first ones are expanded. */
-static void many_read_ahead(const struct many *m)
+static void many_read_ahead(const struct many *m, size_t first)
 {
-	for (size_t i = 1; i < m->nruns; i++) {
+	for (size_t i = first; i < m->nruns; i++) {
 		struct chunk_segment *seg;
 
 		if (vc_chunk_segment_get(m->store, vc_entry_segno(many_entry(m, m->runs[i].first)), &seg) < 0)
@@ -179,7 +178,7 @@ static void many_read_ahead(const struct many *m)
 static void many_load(struct many *m)
 {
 	many_cut(m);
-	many_read_ahead(m);
+	many_read_ahead(m, 1); /* while the first is expanded */
 	vc_work_run(m->store->workers, m->nruns, many_run, m);
 	for (size_t i = 0; i < m->nloads; i++)
 		if (m->loads[i].error < 0)
@@ -213,4 +212,25 @@ int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want 
 	free(m.runs);
 	free(m.later);
 	return m.error;
+}
+
+void vc_chunk_read_ahead(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n)
+{
+	struct many m = { .store = store, .wants = wants };
+	struct vc_cache_ref ref;
+
+	m.loads = calloc(n, sizeof(*m.loads));
+	m.runs = calloc(n, sizeof(*m.runs));
+	for (size_t i = 0; m.loads && m.runs && i < n; i++) {
+		if (vc_chunk_entry_wrong(wants[i].entry))
+			continue;
+		if (vc_cache_peek(store->cache, vc_entry_chunk(wants[i].entry), &ref))
+			vc_cache_put(store->cache, &ref);
+		else
+			m.loads[m.nloads++].want = i;
+	}
+	many_cut(&m);
+	many_read_ahead(&m, 0);
+	free(m.loads);
+	free(m.runs);
 }

@@ -20,6 +20,7 @@
 void fs_read(fuse_req_t req, fuse_ino_t ino VC_UNUSED, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct fs_handle *h = fs_handle_of(fi);
+	struct vc_inode *inode = h->inode;
 	char *buf = fs_worker_self()->buffer;
 	ssize_t n;
 
@@ -31,11 +32,18 @@ void fs_read(fuse_req_t req, fuse_ino_t ino VC_UNUSED, size_t size, off_t off, s
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
-	n = vc_volume_read(h->inode, buf, VC_MIN(size, FS_REQUEST_MAX), (uint64_t)off);
-	if (n < 0)
-		fuse_reply_err(req, (int)-n);
-	else
-		fuse_reply_buf(req, buf, (size_t)n);
+	n = vc_volume_read(inode, buf, VC_MIN(size, FS_REQUEST_MAX), (uint64_t)off);
+	if (n < (ssize_t)VC_READ_AHEAD_MIN) {
+		if (n < 0)
+			fuse_reply_err(req, (int)-n);
+		else
+			fuse_reply_buf(req, buf, (size_t)n);
+		return;
+	}
+	vc_inode_hold(inode); /* the handle may be gone once the answer is there */
+	fuse_reply_buf(req, buf, (size_t)n);
+	vc_volume_read_ahead(inode, (uint64_t)off, (size_t)n);
+	vc_inode_put(inode);
 }
 
 /* ---- write ---- */

@@ -353,6 +353,59 @@ ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t o
 	return r < 0 ? r : (ssize_t)len;
 }
 
+/* ---- reading ahead ---- */
+
+#define AHEAD_BYTES (UINT64_C(2) << 20)
+
+/* What to fetch now that [offset, offset + len) was read. Half a window at least, so that not every read looks at the map. */
+static bool ahead_window(struct vc_inode *inode, uint64_t offset, size_t len, uint64_t *ret_from, uint64_t *ret_to)
+{
+	uint64_t from, to;
+	bool wanted;
+
+	vc_mutex_lock(&inode->lock);
+	if (offset != inode->read_end)
+		inode->ahead_end = 0;
+	wanted = offset == inode->read_end;
+	inode->read_end = offset + len;
+	from = VC_MAX(inode->read_end, inode->ahead_end);
+	to = VC_MIN(inode->read_end + AHEAD_BYTES, inode->f.size);
+	wanted = wanted && from < to && (to - from >= AHEAD_BYTES / 2 || to == inode->f.size);
+	if (wanted)
+		inode->ahead_end = to;
+	vc_mutex_unlock(&inode->lock);
+	*ret_from = from;
+	*ret_to = to;
+	return wanted;
+}
+
+void vc_volume_read_ahead(struct vc_inode *inode, uint64_t offset, size_t len)
+{
+	struct vc_chunk_want wants[VOL_WINDOW + 1];
+	struct vc_slot slots[VOL_WINDOW + 1];
+	struct hold hold;
+	uint64_t from, to, lba, end;
+	int r = 0;
+
+	if (!ahead_window(inode, offset, len, &from, &to))
+		return;
+	lba = from >> VC_BLOCK_SHIFT;
+	end = VC_DIV_UP(to, (uint64_t)VC_BLOCK_SIZE);
+	hold_init(&hold);
+	for (; lba < end && r == 0; lba += VOL_WINDOW) {
+		uint64_t n = VC_MIN(end - lba, (uint64_t)VOL_WINDOW);
+		size_t nwants = 0;
+
+		r = resolve(inode, &hold, lba, n, slots);
+		for (uint64_t i = 0; i < n && r == 0; i += fetch_run(&slots[i], n - i))
+			if (slots[i].kind == VC_SLOT_CHUNK)
+				wants[nwants++] = (struct vc_chunk_want){ .entry = slots[i].addr };
+		if (nwants)
+			vc_chunk_read_ahead(vol_pool(inode)->chunks, wants, nwants);
+		hold_put(&hold);
+	}
+}
+
 /* ---- seek ---- */
 
 /* A stretch from lba on, below end, that is all data or all hole. */

@@ -14,6 +14,10 @@
 
 /** Bytes read (short only at the end of the image), or -EIO (device or damaged data; message sent), ... */
 ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t offset) VC_MUST_CHECK;
+/** A read was answered, of at least this many bytes: */
+#define VC_READ_AHEAD_MIN (64u << 10)
+/** if it went on where the last one ended, what comes next is asked of the device. A hint: nothing is waited for. */
+void vc_volume_read_ahead(struct vc_inode *inode, uint64_t offset, size_t len);
 
 enum vc_write_flags {
 	VC_WRITE_DSYNC = 1 << 0,     /* done only when durable */
