@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include "engine.h"
 #include "fault_script.h"
+#include "log_impl.h"
 #include "pool_impl.h"
 
 #define POOL "/pool"
@@ -324,11 +325,28 @@ static void check_syncs(struct fault_script *s)
 		fail_msg("%s: synced again after a failed sync", buf);
 }
 
+/* Whoever failed has given back its part of the log. */
+static void check_admitted(struct fault_script *s)
+{
+	struct vc_pool *pool = s->run->w.pool;
+	int64_t admitted;
+
+	if (s->unreadable || fault_script_failed(s)) /* what fails all the time is tried all the time */
+		return;
+
+	vc_pool_wait_reaped(pool);
+	vc_mutex_lock(&pool->log->lock);
+	admitted = pool->log->admitted;
+	vc_mutex_unlock(&pool->log->lock);
+	assert_int_equal(admitted, 0);
+}
+
 static void step_reopen(struct fault_script *s, unsigned step)
 {
 	struct vc_pool *pool = s->run->w.pool;
 	int r = 0;
 
+	check_admitted(s);
 	world_detach(&s->run->w);
 	if (steps[step].kind == STEP_KILL) {
 		vc_pool_abandon(pool);
@@ -475,6 +493,7 @@ static void check_open(struct fault_script *s)
 	} else {
 		assert_false(s->has_doubt);
 		assert_int_equal(check_change(s->run->w.pool, "live"), 0);
+		check_admitted(s);
 	}
 	check_live(s);
 	check_syncs(s);
