@@ -2,20 +2,28 @@
 /*
  * ballast: space the pool holds back for itself, so that what was accepted can be destaged when the disk is full (D8).
  *
- * POOL/ballast is a file of reserved, never written blocks, about as large as the log plus what a checkpoint writes
- * beside chunks. What statfs calls free may be gone before it is needed; these blocks are not.
+ * What statfs calls free may be gone before it is needed, and so may be what is freed to be used a moment later. So the pool holds, and
+ * uses, files of its own:
  *
- *   WHOLE     new data is accepted while there is other free space besides
- *   GIVEN UP  a write of the engine met a full disk: the blocks were freed for it, new data is refused. WHOLE again when
- *             there is room for all of it and some more.
+ *   POOL/reserve/%02u   pieces: reserved blocks of no content, about as much as the log. A checkpoint that finds no room for a
+ *                       segment of chunks renames a piece into its place (vc_ballast_take): its blocks are never free in between.
+ *   meta/data.mdb       blocks beyond its end, which the commits of checkpoints, deletes and cleans need (vc_meta_params.reserve)
+ *   journal/%016llx.jnl blocks beyond the end of the file that is being written (vc_space_journal_ahead)
  *
- * Nothing depends on its contents or on its being there: a crash may leave any of it, and an older program ignores it.
- * Where the file system cannot reserve, there is none, and a twentieth of the disk is kept free instead, at most 1 GiB.
+ * Writes of guests get none of these. What else meets a full disk (a log write where the file system copies on write, maps or a journal
+ * that outgrow theirs) makes a piece go, and takes what that frees if nobody else does (vc_pool_make_room).
  *
- * Locks: VC_LOCK_SPACE over truncating and reserving; `held` is read without it.
+ *   WHOLE    all pieces are there; new data is accepted while there is other free space besides
+ *   DRAWN    pieces were used: new data is refused. Every look at the disk makes those again that there is room for
+ *
+ * Nothing depends on the content of a piece or on its being there: a crash may leave any of them, of any length.
+ * Where the file system cannot reserve, there are none, and a twentieth of the disk is kept free instead, at most 1 GiB.
+ *
+ * Locks: VC_LOCK_SPACE over making, renaming and removing pieces; `held` is read without it.
  */
 #include "config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "msg.h"
@@ -23,24 +31,37 @@
 
 #define SPACE_CHECK_NS UINT64_C(200000000)
 #define SPACE_RESERVE_MAX (UINT64_C(1) << 30)
-#define SPACE_META (UINT64_C(8) << 20) /* journal and LMDB, beside the log's bytes and a sixteenth of them */
 #define SPACE_MARGIN_MAX (UINT64_C(128) << 20)
+#define SPACE_META (UINT64_C(4) << 20)         /* LMDB, beside a 32nd of the log */
+#define SPACE_JOURNAL (UINT64_C(1) << 20)      /* and the journal, beside a 64th: 40 bytes for a block of 4,096 */
+#define BALLAST_SPARE_PIECES 2u                /* one that is begun and not filled, one that a kill left half used */
+#define BALLAST_PIECES_MAX 64u
+#define BALLAST_PIECE_MIN (2 * (VC_CHUNK_SEGMENT_HEADER + (uint64_t)VC_CHUNK_BLOCKS_MAX * VC_BLOCK_SIZE))
 
 struct vc_ballast {
-	struct vc_file *file;      /* NULL: none */
-	uint64_t want;
-	_Atomic uint64_t held;     /* want, or 0 */
+	char *dir;
+	uint64_t piece;            /* bytes of each; 0: the file system cannot reserve */
+	uint32_t want;             /* pieces */
+	bool have[BALLAST_PIECES_MAX];
+	_Atomic uint32_t held;     /* how many of them */
 	unsigned warned;           /* per cent that was warned of */
 };
 
 /* Free space that is left for others to use; below it new data is refused. */
 static uint64_t space_margin(const struct vc_io_space *space) { return VC_MIN(space->total / 64, SPACE_MARGIN_MAX); }
 
+static uint64_t space_log_bytes(const struct vc_pool *pool)
+{
+	return vc_le64_get(pool->disk.log_segment_size) * vc_le32_get(pool->disk.log_segments);
+}
+
+/* What the log may turn into, in chunks. */
 static uint64_t space_wanted(const struct vc_pool *pool, const struct vc_io_space *space)
 {
-	uint64_t log = vc_le64_get(pool->disk.log_segment_size) * vc_le32_get(pool->disk.log_segments);
+	uint64_t log = space_log_bytes(pool);
+	uint64_t spare = BALLAST_SPARE_PIECES * vc_le64_get(pool->disk.chunk_segment_size);
 
-	return VC_MIN(log + log / 16 + SPACE_META, space->total / 8) & ~UINT64_C(4095);
+	return VC_MIN(log + log / 16 + spare, space->total / 8);
 }
 
 uint32_t vc_space_log_segments(struct vc_pool *pool)
@@ -54,43 +75,190 @@ uint32_t vc_space_log_segments(struct vc_pool *pool)
 	return (uint32_t)VC_MIN((uint64_t)all, VC_MAX(space_wanted(pool, &space) / size, (uint64_t)VC_LOG_SEGMENTS_MIN));
 }
 
-/* ---- the file ---- */
-
-static int ballast_fill_locked(struct vc_ballast *b)
+uint64_t vc_space_meta_reserve(struct vc_pool *pool)
 {
-	int r = vc_io_allocate(b->file, 0, b->want);
+	struct vc_io_space space;
+
+	if (pool->options.read_only || vc_io_space(pool->io, pool->dir, &space) < 0)
+		return 0;
+	return VC_MIN(space_log_bytes(pool) / 32 + SPACE_META, space.total / 64);
+}
+
+uint64_t vc_space_journal_ahead(struct vc_pool *pool)
+{
+	struct vc_io_space space;
+	uint64_t ahead;
+
+	if (vc_io_space(pool->io, pool->dir, &space) < 0)
+		return 0;
+	ahead = VC_MIN(space_log_bytes(pool) / 64 + SPACE_JOURNAL, space.total / 128);
+	return space.free >= ahead ? ahead : 0;
+}
+
+/* ---- the pieces ---- */
+
+static char *piece_path(const struct vc_ballast *b, uint32_t i)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%02u", b->dir, i) < 0 ? NULL : path;
+}
+
+/* Blocks for piece i, whatever there is of it. Of one that cannot be had whole nothing is left. */
+static int piece_make_locked(struct vc_pool *pool, uint32_t i)
+{
+	struct vc_ballast *b = pool->ballast;
+	char *path = piece_path(b, i);
+	struct vc_file *file = NULL;
+	uint64_t size = 0;
+	int r = path ? vc_io_open(pool->io, path, VC_IO_WRITE | VC_IO_CREATE, &file) : -ENOMEM;
 
 	if (r == 0)
-		r = vc_io_truncate(b->file, b->want); /* so that its size shows, and cutting it frees it on any file system */
+		r = vc_io_size(file, &size);
+	if (r == 0 && size) /* a power cut undid its renaming */
+		r = vc_io_truncate(file, 0);
 	if (r == 0)
-		atomic_store(&b->held, b->want);
+		r = vc_io_allocate(file, 0, b->piece);
+	vc_io_close(file);
+	if (file && r < 0 && vc_io_unlink(pool->io, path) < 0)
+		vc_warn("%s: a part of the pool's reserve that cannot be removed", path);
+	free(path);
+	if (r < 0)
+		return r;
+	b->have[i] = true;
+	atomic_fetch_add(&b->held, 1);
+	return 0;
+}
+
+/* As many pieces as there is room for. 0 or -errno; -ENOSPC, -EDQUOT: not all. */
+static int ballast_fill_locked(struct vc_pool *pool)
+{
+	struct vc_ballast *b = pool->ballast;
+	int r = 0;
+
+	for (uint32_t i = 0; i < b->want && r == 0; i++)
+		if (!b->have[i])
+			r = piece_make_locked(pool, i);
 	return r;
 }
 
-int vc_ballast_open(struct vc_pool *pool)
+/* A piece leaves the reserve: renamed to `path`, or removed. 0, -ENOSPC (there is none), -errno. */
+static int piece_give_locked(struct vc_pool *pool, const char *path)
+{
+	struct vc_ballast *b = pool->ballast;
+	uint32_t i = b->want;
+	char *from;
+	int r;
+
+	while (i > 0 && !b->have[i - 1])
+		i--;
+	if (i == 0)
+		return -ENOSPC;
+	from = piece_path(b, i - 1);
+	r = !from ? -ENOMEM : path ? vc_io_rename(pool->io, from, path) : vc_io_unlink(pool->io, from);
+	free(from);
+	if (r < 0)
+		return r;
+	b->have[i - 1] = false;
+	atomic_fetch_sub(&b->held, 1);
+	return path ? vc_io_sync_dir(pool->io, b->dir) : 0;
+}
+
+/* What an earlier geometry, or an earlier program in one file, has left. */
+static int ballast_forget_piece(void *ctx, const char *name)
+{
+	struct vc_pool *pool = ctx;
+	char *end, *path;
+	unsigned long i = strtoul(name, &end, 10);
+	int r;
+
+	if (*end || end == name || i < pool->ballast->want)
+		return 0;
+	path = piece_path(pool->ballast, (uint32_t)i);
+	r = path ? vc_io_unlink(pool->io, path) : -ENOMEM;
+	free(path);
+	return r;
+}
+
+static int ballast_make_dir(struct vc_pool *pool)
+{
+	char *old = vc_pool_path(pool, "ballast");
+	int r = old ? vc_io_unlink(pool->io, old) : -ENOMEM;
+
+	free(old);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	r = vc_io_mkdir(pool->io, pool->ballast->dir);
+	if (r == 0)
+		return vc_io_sync_dir(pool->io, pool->dir);
+	return r == -EEXIST ? vc_io_list(pool->io, pool->ballast->dir, ballast_forget_piece, pool) : r;
+}
+
+static void ballast_geometry(struct vc_pool *pool, const struct vc_io_space *space)
+{
+	struct vc_ballast *b = pool->ballast;
+	uint64_t all = space_wanted(pool, space), most = vc_le64_get(pool->disk.chunk_segment_size);
+
+	b->piece = VC_MIN(VC_MAX(all / 8, VC_MIN(BALLAST_PIECE_MIN, most)), most) & ~UINT64_C(4095);
+	b->want = (uint32_t)VC_MIN(VC_MAX(all / b->piece, UINT64_C(1)), (uint64_t)BALLAST_PIECES_MAX);
+}
+
+static bool ballast_no_space(int r) { return r == -ENOSPC || r == -EDQUOT; }
+
+/* LMDB's share of the reserve, if there is room for it. */
+static int ballast_reserve_meta(struct vc_pool *pool)
+{
+	struct vc_meta_txn *txn = NULL;
+	int r = vc_meta_write_begin_room(pool->meta, 0, &txn);
+
+	vc_meta_end(txn);
+	return ballast_no_space(r) ? 0 : r;
+}
+
+/*
+ * All of it. On a full disk the chunks of checkpoints that a kill ended are in its place: the slices are still in the log and need
+ * the room again.
+ */
+static int ballast_fill(struct vc_pool *pool, uint64_t next_segno)
+{
+	int r;
+
+	vc_mutex_lock(&pool->space_lock);
+	r = ballast_fill_locked(pool);
+	vc_mutex_unlock(&pool->space_lock);
+	if (!ballast_no_space(r))
+		return r;
+	vc_chunk_drop_unnamed(pool->chunks, next_segno);
+	vc_mutex_lock(&pool->space_lock);
+	r = ballast_fill_locked(pool);
+	vc_mutex_unlock(&pool->space_lock);
+	return r;
+}
+
+int vc_ballast_open(struct vc_pool *pool, uint64_t next_segno)
 {
 	struct vc_ballast *b = calloc(1, sizeof(*b));
-	char *path = vc_pool_path(pool, "ballast");
 	struct vc_io_space space;
-	int r = b && path ? vc_io_space(pool->io, pool->dir, &space) : -ENOMEM;
+	int r;
 
 	pool->ballast = b;
+	if (!b)
+		return -ENOMEM;
+	b->dir = vc_pool_path(pool, "reserve");
+	r = b->dir ? vc_io_space(pool->io, pool->dir, &space) : -ENOMEM;
 	if (r == 0) {
-		b->want = space_wanted(pool, &space);
-		r = vc_io_open(pool->io, path, VC_IO_WRITE | VC_IO_CREATE, &b->file);
+		ballast_geometry(pool, &space);
+		r = ballast_reserve_meta(pool);
 	}
-	if (r == 0) {
-		vc_mutex_lock(&pool->space_lock);
-		r = ballast_fill_locked(b);
-		vc_mutex_unlock(&pool->space_lock);
-	}
+	if (r == 0)
+		r = ballast_make_dir(pool);
+	if (r == 0)
+		r = ballast_fill(pool, next_segno);
 	if (r == -EOPNOTSUPP) {
-		vc_io_close(b->file);
-		b->file = NULL;
-		r = vc_io_unlink(pool->io, path);
+		b->piece = b->want = 0;
+		r = 0;
 	}
-	free(path);
-	if (r != -ENOSPC && r != -EDQUOT)
+	if (!ballast_no_space(r))
 		return r;
 	atomic_fetch_or(&pool->full, VC_FULL_RESERVE);
 	vc_warn("%s: no room for what the pool keeps for itself: new data is refused (ENOSPC) until there is", pool->dir);
@@ -100,29 +268,36 @@ int vc_ballast_open(struct vc_pool *pool)
 void vc_ballast_close(struct vc_pool *pool)
 {
 	if (pool->ballast)
-		vc_io_close(pool->ballast->file);
+		free(pool->ballast->dir);
 	free(pool->ballast);
 	pool->ballast = NULL;
 }
 
+static int ballast_give(struct vc_pool *pool, const char *path, uint64_t *ret_size)
+{
+	unsigned before;
+	int r;
+
+	if (!pool->ballast)
+		return -ENOSPC;
+	vc_mutex_lock(&pool->space_lock);
+	r = piece_give_locked(pool, path);
+	before = r == 0 ? atomic_fetch_or(&pool->full, VC_FULL_RESERVE) : VC_FULL_RESERVE;
+	vc_mutex_unlock(&pool->space_lock);
+	if (r == 0 && ret_size)
+		*ret_size = pool->ballast->piece;
+	if (!(before & VC_FULL_RESERVE))
+		vc_warn("%s: the file system below is full: the pool's reserve is used for what was accepted; new data is refused (ENOSPC)",
+			pool->dir);
+	return r;
+}
+
+int vc_ballast_take(void *pool, const char *path, uint64_t *ret_size) { return ballast_give(pool, path, ret_size); }
+
 bool vc_pool_make_room(struct vc_pool *pool)
 {
-	struct vc_ballast *b = pool->ballast;
-	bool freed;
-
-	if (!b)
+	if (ballast_give(pool, NULL, NULL) < 0)
 		return false;
-	vc_mutex_lock(&pool->space_lock);
-	freed = atomic_load(&b->held) > 0 && vc_io_truncate(b->file, 0) == 0;
-	if (freed) {
-		atomic_store(&b->held, 0);
-		atomic_fetch_or(&pool->full, VC_FULL_RESERVE);
-	}
-	vc_mutex_unlock(&pool->space_lock);
-	if (!freed)
-		return false;
-	vc_warn("%s: the file system below is full: the pool's reserve is used for what was accepted; new data is refused (ENOSPC)",
-		pool->dir);
 	vc_mutex_lock(&pool->lock);
 	pool->destage_now = true; /* all of it, before somebody else takes the room */
 	vc_cond_signal(&pool->destage_cond);
@@ -136,7 +311,7 @@ int vc_pool_meta_begin(struct vc_pool *pool, uint64_t npages, struct vc_meta_txn
 {
 	int r = vc_meta_write_begin_room(pool->meta, npages, ret);
 
-	if (r == -ENOSPC && vc_pool_make_room(pool))
+	while (r == -ENOSPC && vc_pool_make_room(pool))
 		r = vc_meta_write_begin_room(pool->meta, npages, ret);
 	if (r == -ENOSPC) /* pages that LMDB has freed may do; if not, the commit says so, and can be made again */
 		r = vc_meta_write_begin(pool->meta, ret);
@@ -156,17 +331,21 @@ static void space_warn_locked(struct vc_pool *pool, const struct vc_io_space *sp
 		pool->ballast->warned = level;
 }
 
-/* Is there room for new data? */
+/* Make again what there is room for. Is there room for new data? */
 static bool space_is_there_locked(struct vc_pool *pool, const struct vc_io_space *space)
 {
 	struct vc_ballast *b = pool->ballast;
-	uint64_t margin = space_margin(space);
+	uint64_t free = space->free;
+	int r = 0;
 
-	if (!b->file)
-		return space->free >= VC_MIN(space->total / 20, SPACE_RESERVE_MAX);
-	if (atomic_load(&b->held) == 0)
-		return space->free >= b->want + margin && ballast_fill_locked(b) == 0;
-	return space->free >= margin;
+	if (!b->piece)
+		return free >= VC_MIN(space->total / 20, SPACE_RESERVE_MAX);
+	for (uint32_t i = 0; i < b->want && free >= b->piece && r == 0; i++)
+		if (!b->have[i]) {
+			r = piece_make_locked(pool, i);
+			free -= b->piece;
+		}
+	return atomic_load(&b->held) == b->want && free >= space_margin(space);
 }
 
 static void space_look(struct vc_pool *pool)
@@ -178,7 +357,7 @@ static void space_look(struct vc_pool *pool)
 	if (vc_io_space(pool->io, pool->dir, &space) < 0)
 		return;
 	vc_mutex_lock(&pool->space_lock);
-	space_warn_locked(pool, &space, space.free + atomic_load(&pool->ballast->held));
+	space_warn_locked(pool, &space, space.free + atomic_load(&pool->ballast->held) * pool->ballast->piece);
 	there = space_is_there_locked(pool, &space);
 	before = there ? atomic_fetch_and(&pool->full, ~(unsigned)VC_FULL_RESERVE) : atomic_fetch_or(&pool->full, VC_FULL_RESERVE);
 	vc_mutex_unlock(&pool->space_lock);

@@ -85,6 +85,8 @@ static void chunk_init(struct vc_chunk_store *store, const struct vc_chunk_param
 	store->chunk_blocks = params->chunk_blocks;
 	store->next_segno = VC_MAX(params->next_segno, 1);
 	store->read_only = params->read_only;
+	store->take_reserved = params->take_reserved;
+	store->ctx = params->ctx;
 	store->open_max = VC_CHUNK_OPEN_MAX;
 	vc_mutex_init(&store->lock, VC_LOCK_CHUNK);
 	vc_cond_init(&store->synced);

@@ -40,6 +40,12 @@ struct vc_chunk_params {
 	uint64_t next_segno;        /* lowest number never used, as the last checkpoint knew it */
 	uint64_t cache_bytes;       /* decompressed chunk cache */
 	bool read_only;
+	/*
+	 * No room for the file of a DESTAGE segment: make a file of reserved blocks, of *ret_size bytes and no content, be at `path`.
+	 * 0, -ENOSPC, -errno. Called with a stream's lock. May be NULL.
+	 */
+	int (*take_reserved)(void *ctx, const char *path, uint64_t *ret_size);
+	void *ctx;
 };
 
 /** What is known of one segment. */
@@ -59,6 +65,11 @@ int vc_chunk_create(struct vc_io *io, const char *dir) VC_MUST_CHECK;
  * file. Opens no segment file yet. Returns 0, -ENOENT, -EUCLEAN (foreign name is ignored with a warning), -errno.
  */
 int vc_chunk_open(const struct vc_chunk_params *params, struct vc_chunk_store **ret) VC_MUST_CHECK;
+/**
+ * After recovery, while nothing is appended: segments numbered `segno` and above that were neither made known (vc_chunk_set_segment) nor
+ * adopted are named by nobody; their space is given back. Their names stay, so that no number is used again.
+ */
+void vc_chunk_drop_unnamed(struct vc_chunk_store *store, uint64_t segno);
 /** Seals open segments (no sync: the caller has synced what matters) and frees everything. NULL is ignored. */
 void vc_chunk_close(struct vc_chunk_store *store);
 

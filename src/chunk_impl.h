@@ -51,6 +51,8 @@ struct chunk_segment {
 	bool listed;                  /* in the table; when not, the last user frees it */
 	bool sealed;
 	bool measured;                /* `used` is known */
+	bool known;                   /* to the last checkpoint */
+	bool adopted;                 /* named by the log that was replayed */
 	bool removing;                /* its file is being unlinked */
 	struct chunk_barrier barrier; /* of the file's data */
 	struct vc_list idle;          /* store->idle */
@@ -78,6 +80,8 @@ struct vc_chunk_store {
 	uint8_t uuid[16];
 	uint32_t segment_size, chunk_blocks;
 	bool read_only;
+	int (*take_reserved)(void *ctx, const char *path, uint64_t *ret_size); /* fixed, as ctx */
+	void *ctx;
 	_Atomic bool failed; /* a write or a sync failed: nothing is written any more (D4) */
 	struct vc_cache *cache;
 	struct vc_workers *workers; /* for compression; may be NULL */

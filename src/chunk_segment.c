@@ -238,11 +238,11 @@ void vc_chunk_set_segment(struct vc_chunk_store *store, const struct vc_chunk_se
 {
 	struct chunk_segment *seg;
 
-	if (!info->sealed)
-		return;
 	vc_mutex_lock(&store->lock);
 	seg = table_get_locked(store, info->segno);
-	if (seg && !seg->measured) {
+	if (seg)
+		seg->known = true;
+	if (seg && !seg->measured && info->sealed) {
 		segment_set_used_locked(store, seg, info->used);
 		seg->max_lsn = info->max_lsn;
 		seg->measured = true;
@@ -429,27 +429,54 @@ static void segment_give_back_number(struct vc_chunk_store *store, uint64_t segn
 	vc_mutex_unlock(&store->lock);
 }
 
-static int segment_create_file(struct vc_chunk_store *store, uint64_t segno, struct vc_file **ret, uint32_t *ret_limit)
+static int segment_make_file(struct vc_chunk_store *store, uint64_t segno, const char *path, struct vc_file **ret, uint32_t *ret_limit)
+{
+	int r = vc_io_open(store->io, path, VC_IO_WRITE | VC_IO_CREATE | VC_IO_EXCL, ret);
+
+	if (r < 0)
+		return vc_chunk_no_space(r) ? -ENOSPC : r;
+	r = segment_fill_file(store, *ret, segno, ret_limit);
+	if (r < 0) {
+		vc_io_close(*ret);
+		if (vc_io_unlink(store->io, path) < 0)
+			return r == -ENOSPC ? -EIO : r; /* its number is used up */
+	}
+	return r;
+}
+
+/* The same of blocks that were held back. Should the header fail the number is used up. */
+static int segment_take_file(struct vc_chunk_store *store, uint64_t segno, const char *path, struct vc_file **ret, uint32_t *ret_limit)
+{
+	uint64_t size = 0;
+	int r = store->take_reserved(store->ctx, path, &size);
+
+	if (r == 0)
+		r = vc_io_open(store->io, path, VC_IO_WRITE, ret);
+	if (r < 0)
+		return r;
+	*ret_limit = (uint32_t)VC_MIN(size, (uint64_t)store->segment_size);
+	r = segment_write_header(store, *ret, segno);
+	if (r < 0) {
+		vc_io_close(*ret);
+		r = vc_chunk_write_failed(store, r);
+	}
+	return r;
+}
+
+static int segment_create_file(struct vc_chunk_store *store, uint64_t segno, enum vc_chunk_stream stream, struct vc_file **ret,
+			       uint32_t *ret_limit)
 {
 	char path[VC_CHUNK_PATH_MAX];
 	int r;
 
 	segment_path(store, segno, path);
-	r = vc_io_open(store->io, path, VC_IO_WRITE | VC_IO_CREATE | VC_IO_EXCL, ret);
-	if (r == -EEXIST) {
+	r = segment_make_file(store, segno, path, ret, ret_limit);
+	if (r == -EEXIST)
 		vc_warn("%s: is there although its number is new, left alone", path);
-		return r;
-	}
-	if (r < 0) {
+	else if (r == -ENOSPC && stream == VC_STREAM_DESTAGE && store->take_reserved)
+		r = segment_take_file(store, segno, path, ret, ret_limit);
+	if (r == -ENOSPC)
 		segment_give_back_number(store, segno);
-		return vc_chunk_no_space(r) ? -ENOSPC : r;
-	}
-	r = segment_fill_file(store, *ret, segno, ret_limit);
-	if (r < 0) {
-		vc_io_close(*ret);
-		if (vc_io_unlink(store->io, path) == 0)
-			segment_give_back_number(store, segno);
-	}
 	return r;
 }
 
@@ -477,7 +504,7 @@ int vc_chunk_segment_create(struct vc_chunk_store *store, enum vc_chunk_stream s
 	do {
 		r = segment_take_number(store, &seg->segno);
 		if (r == 0)
-			r = segment_create_file(store, seg->segno, &seg->file, &seg->limit);
+			r = segment_create_file(store, seg->segno, stream, &seg->file, &seg->limit);
 	} while (r == -EEXIST);
 	if (r < 0) {
 		free(seg);
@@ -665,5 +692,22 @@ void vc_chunk_segment_undo(struct vc_chunk_store *store, uint64_t segno, uint64_
 		int r VC_UNUSED = sealed ? vc_chunk_remove_segment(store, segno) : 0; /* at worst it stays */
 
 		segno++;
+	}
+}
+
+void vc_chunk_drop_unnamed(struct vc_chunk_store *store, uint64_t segno)
+{
+	for (bool more = true; more;) {
+		uint64_t found = 0;
+
+		vc_mutex_lock(&store->lock);
+		for (size_t i = table_find_locked(store, segno); i < store->nsegs && !found; i++)
+			if (!store->segs[i]->adopted && !store->segs[i]->known && store->segs[i]->used > VC_CHUNK_SEGMENT_HEADER)
+				found = store->segs[i]->segno;
+		vc_mutex_unlock(&store->lock);
+		more = found != 0;
+		if (more)
+			segment_cut(store, found, VC_CHUNK_SEGMENT_HEADER);
+		segno = found + 1;
 	}
 }

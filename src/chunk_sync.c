@@ -148,6 +148,7 @@ int vc_chunk_adopt(struct vc_chunk_store *store, uint64_t entry)
 	vc_chunk_segment_wrote(store, seg);
 	vc_mutex_lock(&store->lock);
 	store->dir_barrier.dirty = true;
+	seg->adopted = true;
 	vc_mutex_unlock(&store->lock);
 	vc_chunk_segment_put(store, seg);
 	return 0;

@@ -7,6 +7,10 @@
  *
  * backup + the journal entries after it = LMDB. An entry is on stable storage before the LMDB commit it describes; a commit that did not happen
  * leaves an entry that the next one (same prev_lsn) replaces: of several with one prev_lsn the last counts.
+ *
+ * Blocks beyond the end of the file that is written are reserved (vc_space_journal_ahead), and the next mount goes on with that file, so
+ * that a checkpoint can be made on a full disk. What stands there behind the last entry that was committed is erased first: it may be in the
+ * page cache alone, and nothing that counts may stand behind it; nor does it name chunks that anybody needs then.
  */
 #include "config.h"
 
@@ -14,6 +18,7 @@
 #include <stdlib.h>
 
 #include "checksum.h"
+#include "journal_read.h"
 #include "msg.h"
 #include "pool_impl.h"
 
@@ -24,6 +29,7 @@ struct vc_journal {
 	char *dir, *backup_dir;
 	struct vc_file *file;      /* NULL: the next entry starts one */
 	uint64_t file_bytes;
+	uint64_t file_room;        /* blocks of the file up to here are allocated */
 	uint64_t bytes;            /* of all journal files */
 	uint8_t *buf;              /* entry being built */
 	size_t len, cap;
@@ -50,6 +56,38 @@ static int journal_add_size(void *ctx, const char *name)
 	return r;
 }
 
+/* Zeros instead of what no commit came of: cutting it off would give the blocks away. */
+static int journal_erase(struct vc_file *file, uint64_t from, uint64_t to)
+{
+	uint8_t *zeros = from < to ? calloc(1, to - from) : NULL;
+	int r = zeros ? vc_io_pwrite(file, zeros, to - from, from) : from < to ? -ENOMEM : 0;
+
+	free(zeros);
+	if (r == -ENOSPC || r == -EDQUOT) /* where even that takes space */
+		r = vc_io_truncate(file, from);
+	return r == 0 && from < to ? vc_io_datasync(file) : r;
+}
+
+/* Go on with the newest file, if it is one to go on with. */
+static int journal_resume(struct vc_journal *j)
+{
+	struct vc_journal_last last;
+	char *path;
+	int r = vc_journal_last(j->pool->io, j->pool->dir, j->pool->disk.uuid, j->pool->checkpoint_lsn, &last);
+
+	if (r < 0 || !last.end)
+		return r == -ENOENT ? 0 : r;
+	if (asprintf(&path, "%s/%016llx.jnl", j->dir, (unsigned long long)last.name) < 0)
+		return -ENOMEM;
+	r = vc_io_open(j->pool->io, path, VC_IO_WRITE, &j->file);
+	free(path);
+	if (r == 0)
+		r = journal_erase(j->file, last.end, last.bytes);
+	j->file_bytes = last.end;
+	j->file_room = last.bytes;
+	return r;
+}
+
 int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret)
 {
 	struct vc_journal *j = calloc(1, sizeof(*j));
@@ -63,6 +101,8 @@ int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret)
 	r = j->dir && j->backup_dir ? vc_io_list(pool->io, j->dir, journal_add_size, j) : -ENOMEM;
 	if (r == -ENOENT)
 		vc_err("%s: the destage journal of this pool is missing", j->dir);
+	if (r == 0)
+		r = journal_resume(j);
 	if (r < 0) {
 		vc_journal_close(j);
 		return r;
@@ -159,6 +199,7 @@ static int journal_new_file(struct vc_journal *j, uint64_t prev_lsn)
 	if (r == 0)
 		r = vc_io_pwrite(j->file, &head, sizeof(head), 0);
 	j->file_bytes = sizeof(head);
+	j->file_room = 0;
 	j->bytes += sizeof(head);
 	if (r == 0)
 		r = vc_io_sync_dir(j->pool->io, j->dir);
@@ -169,6 +210,27 @@ static int journal_new_file(struct vc_journal *j, uint64_t prev_lsn)
 	return r;
 }
 
+/* Blocks for the entry and, while there is room, for those of later. */
+static int journal_room(struct vc_journal *j)
+{
+	uint64_t need = j->file_bytes + j->len, ahead = vc_space_journal_ahead(j->pool), room = need + ahead;
+	int r = -ENOSPC;
+
+	if (need + ahead / 2 <= j->file_room)
+		return 0;
+	if (ahead)
+		r = vc_io_allocate(j->file, 0, room);
+	if (need <= j->file_room)
+		return 0;
+	if (r == -ENOSPC || r == -EDQUOT) {
+		room = need;
+		r = vc_io_allocate(j->file, 0, room);
+	}
+	if (r == 0)
+		j->file_room = room;
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
 int vc_journal_commit(struct vc_journal *j, uint64_t prev_lsn, uint64_t lsn)
 {
 	struct vc_disk_journal_entry e = {
@@ -177,8 +239,14 @@ int vc_journal_commit(struct vc_journal *j, uint64_t prev_lsn, uint64_t lsn)
 	};
 	int r = j->buf ? 0 : -ENOMEM;
 
+	if (j->file && j->file_bytes > JOURNAL_FILE_MAX && vc_space_journal_ahead(j->pool)) {
+		vc_io_close(j->file);
+		j->file = NULL;
+	}
 	if (r == 0 && !j->file)
 		r = journal_new_file(j, prev_lsn);
+	if (r == 0)
+		r = journal_room(j);
 	if (r < 0)
 		return r;
 	memcpy(j->buf, &e, sizeof(e));
@@ -191,10 +259,6 @@ int vc_journal_commit(struct vc_journal *j, uint64_t prev_lsn, uint64_t lsn)
 		return r;
 	j->file_bytes += j->len;
 	j->bytes += j->len;
-	if (j->file_bytes > JOURNAL_FILE_MAX) {
-		vc_io_close(j->file);
-		j->file = NULL;
-	}
 	return 0;
 }
 
@@ -259,7 +323,11 @@ static int journal_backup(struct vc_journal *j, uint64_t lsn)
 		return r;
 	vc_io_close(j->file);
 	j->file = NULL;
-	return journal_sweep(j, lsn);
+	j->len = 0;
+	r = journal_new_file(j, lsn); /* with its reserve, before somebody else has the room */
+	if (r == 0)
+		r = journal_room(j);
+	return r < 0 ? r : journal_sweep(j, lsn);
 }
 
 void vc_journal_trim(struct vc_journal *j, uint64_t checkpoint_lsn)
@@ -267,8 +335,8 @@ void vc_journal_trim(struct vc_journal *j, uint64_t checkpoint_lsn)
 	struct vc_meta_stats stats;
 	int r;
 
-	if (j->bytes < j->pool->options.journal_bytes)
-		return;
+	if (j->bytes < j->pool->options.journal_bytes || atomic_load(&j->pool->full) || !vc_space_journal_ahead(j->pool))
+		return; /* on a full disk the file that has its reserve is kept */
 	r = vc_meta_stats(j->pool->meta, &stats);
 	if (r == 0 && j->bytes < stats.file_bytes)
 		return;

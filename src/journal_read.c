@@ -139,6 +139,7 @@ static int scan_bytes(struct vc_journal_scan *s, size_t file, uint8_t *bytes, ui
 			(unsigned long long)s->files[file]);
 		return 0;
 	}
+	s->nheaders++;
 	for (; at < size && entry_is_valid(bytes + at, size - at, &e); at += vc_le64_get(e.len)) {
 		if (vc_le64_get(e.checkpoint_lsn) == vc_le64_get(e.prev_lsn))
 			continue; /* a checkpoint of nothing, as recovery makes them: leads nowhere */
@@ -194,17 +195,43 @@ static int entry_compare(const void *a, const void *b)
 	return x->order < y->order ? -1 : x->order > y->order;
 }
 
-int vc_journal_scan(struct vc_io *io, const char *pool_dir, const uint8_t uuid[16], struct vc_journal_scan *ret)
+static int scan_begin(struct vc_io *io, const char *pool_dir, const uint8_t uuid[16], struct vc_journal_scan *ret)
 {
 	int r;
 
 	*ret = (struct vc_journal_scan){ .io = io };
 	memcpy(ret->uuid, uuid, sizeof(ret->uuid));
-	r = asprintf(&ret->dir, "%s/journal", pool_dir) < 0 ? -ENOMEM : vc_io_list(io, ret->dir, scan_add_file, ret);
-	if (r == -ENOENT)
-		r = 0;
+	if (asprintf(&ret->dir, "%s/journal", pool_dir) < 0) {
+		ret->dir = NULL;
+		return -ENOMEM;
+	}
+	r = vc_io_list(io, ret->dir, scan_add_file, ret);
 	if (ret->nfiles)
 		qsort(ret->files, ret->nfiles, sizeof(*ret->files), u64_compare);
+	return r == -ENOENT ? 0 : r;
+}
+
+int vc_journal_last(struct vc_io *io, const char *pool_dir, const uint8_t uuid[16], uint64_t lsn, struct vc_journal_last *ret)
+{
+	struct vc_journal_scan s;
+	int r = scan_begin(io, pool_dir, uuid, &s);
+
+	if (r == 0)
+		r = s.nfiles ? scan_file(&s, s.nfiles - 1) : -ENOENT;
+	if (r == 0)
+		*ret = (struct vc_journal_last){ .name = s.files[s.nfiles - 1], .bytes = s.bytes,
+						 .end = s.nheaders ? sizeof(struct vc_disk_journal_segment) : 0 };
+	for (size_t i = 0; i < s.nentries && r == 0; i++)
+		if (s.entries[i].checkpoint_lsn <= lsn)
+			ret->end = VC_MAX(ret->end, s.entries[i].offset + s.entries[i].len);
+	vc_journal_scan_fini(&s);
+	return r;
+}
+
+int vc_journal_scan(struct vc_io *io, const char *pool_dir, const uint8_t uuid[16], struct vc_journal_scan *ret)
+{
+	int r = scan_begin(io, pool_dir, uuid, ret);
+
 	for (size_t i = 0; i < ret->nfiles && r == 0; i++)
 		r = scan_file(ret, i);
 	if (ret->nentries)

@@ -28,6 +28,7 @@ struct vc_journal_scan {
 	struct vc_journal_entry *entries; /* by prev_lsn, then order */
 	size_t nentries, entries_cap;
 	uint64_t bytes;
+	uint64_t nheaders;     /* files that begin as they must */
 	uint64_t nbroken;      /* files that do not end with a whole entry; usual after a crash */
 };
 
@@ -37,6 +38,16 @@ struct vc_journal_scan {
  */
 int vc_journal_scan(struct vc_io *io, const char *pool_dir, const uint8_t uuid[16], struct vc_journal_scan *ret) VC_MUST_CHECK;
 void vc_journal_scan_fini(struct vc_journal_scan *scan);
+
+/** The newest file of the journal. */
+struct vc_journal_last {
+	uint64_t name;  /* the checkpoint that it begins after */
+	uint64_t bytes;
+	uint64_t end;   /* of the last entry that leads no further than a checkpoint; 0: it does not begin as a file of this journal */
+};
+/** Reads this file alone, for a pool at checkpoint `lsn`. 0, -ENOENT (there is none), -errno. */
+int vc_journal_last(struct vc_io *io, const char *pool_dir, const uint8_t uuid[16], uint64_t lsn,
+		    struct vc_journal_last *ret) VC_MUST_CHECK;
 
 /** The entry that leads on from checkpoint `lsn`. NULL: there is none. */
 const struct vc_journal_entry *vc_journal_after(const struct vc_journal_scan *scan, uint64_t lsn);

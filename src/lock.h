@@ -16,8 +16,8 @@
  *   VC_LOCK_SLICE       rows and dirty lists of one slice                     never
  *   VC_LOCK_BASE        views of bases, children lists                        never
  *   VC_LOCK_POOL        pool state: parked requests, destage requests          never
- *   VC_LOCK_SPACE       the ballast file                                       reserving, truncating
  *   VC_LOCK_CHUNK_IO    one chunk stream: position, write buffer               chunk writes
+ *   VC_LOCK_SPACE       the pieces of the pool's reserve                       making, renaming them
  *   VC_LOCK_LOG         log position, LSN, batches, flush queue                never
  *   VC_LOCK_CHUNK       chunk store: segment table                             never
  *   VC_LOCK_CACHE       one shard of a cache                                   never
@@ -40,8 +40,8 @@ enum vc_lock_rank {
 	VC_LOCK_SLICE,
 	VC_LOCK_BASE,
 	VC_LOCK_POOL,
-	VC_LOCK_SPACE,
 	VC_LOCK_CHUNK_IO,
+	VC_LOCK_SPACE,
 	VC_LOCK_LOG,
 	VC_LOCK_CHUNK,
 	VC_LOCK_CACHE,

@@ -351,7 +351,18 @@ static int write_begin_locked(struct vc_meta *meta, struct vc_meta_txn **ret)
 	return 0;
 }
 
-/* Everything below meta->room has its blocks, holes that LMDB left included. */
+/* Blocks for all of the file up to `end`, holes that LMDB left included. 0 or an errno. */
+static int room_allocate(struct vc_meta *meta, int fd, uint64_t end)
+{
+	if (end <= meta->room)
+		return 0;
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)meta->room, (off_t)(end - meta->room)) < 0 && errno != EOPNOTSUPP && errno != EINTR)
+		return errno;
+	meta->room = end;
+	return 0;
+}
+
+/* What a try in vain has allocated stays, and is a part of the reserve: a later try for less finds it. */
 static int write_room_locked(struct vc_meta *meta, uint64_t npages)
 {
 	MDB_envinfo info;
@@ -365,14 +376,11 @@ static int write_room_locked(struct vc_meta *meta, uint64_t npages)
 		rc = mdb_env_get_fd(meta->env, &fd);
 	if (rc)
 		return vc_meta_failed(meta->path, "figures", rc);
-	end = (info.me_last_pgno + 1 + META_ROOM_PAGES + npages) * stat.ms_psize;
-	end = VC_MIN(end, (uint64_t)info.me_mapsize);
-	if (end <= meta->room)
-		return 0;
-	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)meta->room, (off_t)(end - meta->room)) < 0 && errno != EOPNOTSUPP && errno != EINTR)
-		return vc_meta_failed(meta->path, "reserve space", errno);
-	meta->room = end;
-	return 0;
+	end = VC_MIN((info.me_last_pgno + 1 + npages) * stat.ms_psize, (uint64_t)info.me_mapsize);
+	rc = room_allocate(meta, fd, VC_MIN(end + META_ROOM_PAGES * stat.ms_psize + meta->reserve, (uint64_t)info.me_mapsize));
+	if (rc == ENOSPC || rc == EDQUOT)
+		rc = room_allocate(meta, fd, end);
+	return rc ? vc_meta_failed(meta->path, "reserve space", rc) : 0;
 }
 
 static VC_NO_ANALYSIS int write_begin(struct vc_meta *meta, bool room, uint64_t npages, struct vc_meta_txn **ret)

@@ -31,6 +31,7 @@ struct vc_meta_params {
 	 */
 	const char *file;
 	uint64_t map_size;    /* address space; 0: 1 TiB, or less where there is less */
+	uint64_t reserve;     /* bytes that vc_meta_write_begin_room keeps allocated beyond the end while there is room for them */
 	bool read_only;
 	bool examine;         /* for check and repair: open although rows fail their checksums, which is said */
 };
@@ -65,7 +66,8 @@ int vc_meta_read_begin(struct vc_meta *meta, struct vc_meta_txn **ret) VC_MUST_C
 int vc_meta_write_begin(struct vc_meta *meta, struct vc_meta_txn **ret) VC_MUST_CHECK;
 /**
  * The same, after blocks for `npages` pages beyond the end of the file were allocated, where the file system can: so a commit that
- * needs no more cannot meet a full disk. -ENOSPC: there is no room; nothing has happened.
+ * needs no more cannot meet a full disk. Beyond them the reserve is allocated, or what there is of it, for a time when no other room is
+ * left. -ENOSPC: there is no room, the reserve is used up as well; nothing has happened.
  */
 int vc_meta_write_begin_room(struct vc_meta *meta, uint64_t npages, struct vc_meta_txn **ret) VC_MUST_CHECK;
 /** End a read transaction, or abort a write transaction. NULL is ignored. */

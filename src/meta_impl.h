@@ -45,6 +45,7 @@ struct vc_meta {
 	struct vc_mutex pool_lock;
 	struct vc_meta_txn *idle;   /* pool_lock: reset read transactions */
 	uint64_t room;              /* write_lock: blocks of the file up to here are allocated */
+	uint64_t reserve;           /* fixed */
 	MDB_txn *anchor;            /* write_lock: read transaction on the state before a commit; fixed once `lost` */
 	atomic_bool lost;           /* LMDB gave the environment up (MDB_PANIC): everybody reads through the anchor */
 	bool doubtful;              /* fixed */

@@ -300,6 +300,7 @@ int vc_meta_open(const struct vc_meta_params *params, struct vc_meta **ret)
 	if (r < 0)
 		return r;
 	meta->read_only = params->read_only;
+	meta->reserve = params->reserve;
 	r = meta_open(meta, params, &at);
 	if (r < 0) {
 		vc_meta_close(meta);

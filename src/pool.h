@@ -33,6 +33,7 @@ struct vc_pool_options {
 	uint64_t journal_bytes;    /* the destage journal is this large before a backup of LMDB covers it; default 64 MiB */
 	const char *meta_file;     /* another file in POOL/meta than data.mdb (see meta.h); with read_only */
 	bool keep_orphans;         /* what is to be deleted stays: a repair may find that it has a name */
+	uint64_t meta_map_size;    /* most that LMDB's file may grow to; default: see meta.h */
 	bool locked;               /* the caller has locked the pool, and keeps it locked */
 };
 

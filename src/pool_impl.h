@@ -25,7 +25,7 @@
 
 /* Why new data is refused; each is taken back by whoever found it. */
 enum vc_pool_full {
-	VC_FULL_RESERVE = 1 << 0, /* little is left of the file system below, or the ballast is given up */
+	VC_FULL_RESERVE = 1 << 0, /* little is left of the file system below, or of the reserve */
 	VC_FULL_DESTAGE = 1 << 1, /* a checkpoint found no space */
 };
 
@@ -69,7 +69,7 @@ struct vc_pool {
 	atomic_uint full;           /* enum vc_pool_full: new data is refused while not 0 */
 	_Atomic uint64_t space_checked_ns;
 	struct vc_ballast *ballast; /* NULL: read-only, or recovering */
-	struct vc_mutex space_lock; /* VC_LOCK_SPACE: the ballast */
+	struct vc_mutex space_lock; /* VC_LOCK_SPACE: the pieces of the ballast */
 	_Atomic uint64_t direct_bytes; /* undestaged, in chunk files */
 	_Atomic uint64_t next_content;
 	uint32_t chunk_blocks;
@@ -138,22 +138,37 @@ static inline struct vc_slice *vc_pool_slice_of(struct vc_log_section *section)
 }
 
 /* ballast.c: space for what was accepted. */
-/** Make or find the ballast, after recovery. A full disk is no error. 0 or -errno. */
-int vc_ballast_open(struct vc_pool *pool) VC_MUST_CHECK;
+/**
+ * Make or find the ballast, after recovery. A full disk is no error. `next_segno`: lowest number of a chunk segment that the last
+ * checkpoint had not given out. 0 or -errno.
+ */
+int vc_ballast_open(struct vc_pool *pool, uint64_t next_segno) VC_MUST_CHECK;
 void vc_ballast_close(struct vc_pool *pool);
-/** The engine met a full disk: give the ballast up. Whether that freed anything, so that trying again makes sense. No lock from VC_LOCK_SPACE on. */
+/**
+ * For vc_chunk_params.take_reserved: a checkpoint found no room for a file at `path`; a piece of the ballast becomes that file.
+ * Not durable there before its directory is synced. 0, -ENOSPC (none left, or recovering), -errno. Takes VC_LOCK_SPACE.
+ */
+int vc_ballast_take(void *pool, const char *path, uint64_t *ret_size) VC_MUST_CHECK;
+/**
+ * The engine met a full disk: give a piece of the ballast up. Whether that freed anything, so that trying again makes sense. No lock
+ * from VC_LOCK_POOL on.
+ */
 bool vc_pool_make_room(struct vc_pool *pool);
 /** See whether there is room for new data (pool->full): five times a second, or `now`. */
 void vc_pool_check_space(struct vc_pool *pool, bool now);
 /** Of the free space below, what new data may have. */
 uint64_t vc_pool_space_for_data(struct vc_pool *pool, const struct vc_io_space *space);
 /**
- * Begin to write to LMDB with room in its file for `npages` more pages, about; the ballast is given up for that if need be. Where there
+ * Begin to write to LMDB with room in its file for `npages` more pages, about; pieces of the ballast are given up for that if need be. Where there
  * is no room at all it begins nevertheless: the commit may then lack space. As vc_meta_write_begin.
  */
 int vc_pool_meta_begin(struct vc_pool *pool, uint64_t npages, struct vc_meta_txn **ret) VC_MUST_CHECK;
 /** How many log segments there may be, so that the ballast holds what is in them: all but on small disks. */
 uint32_t vc_space_log_segments(struct vc_pool *pool);
+/** Bytes that LMDB's file keeps allocated beyond its end, for checkpoints on a full disk. */
+uint64_t vc_space_meta_reserve(struct vc_pool *pool);
+/** The same of the journal; 0 while there is no room for so much. */
+uint64_t vc_space_journal_ahead(struct vc_pool *pool);
 
 /* scrub.c */
 /** Find out how far the last pass came, and go on with one that ran. Returns 0 or -errno. */
@@ -210,6 +225,7 @@ void vc_destage_slice_destroy(struct vc_slice *slice);
 int vc_commit_row(struct vc_meta_txn *txn, const uint8_t *key, size_t key_len, const void *value, size_t len) VC_MUST_CHECK;
 
 /* journal.c: what checkpoints changed, kept until a verified backup of LMDB covers it. */
+/** Afterwards no entry leads beyond the checkpoint that LMDB holds. */
 int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret) VC_MUST_CHECK;
 void vc_journal_close(struct vc_journal *journal);
 void vc_journal_begin(struct vc_journal *journal);

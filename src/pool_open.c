@@ -46,6 +46,7 @@ static int pool_open_meta(struct vc_pool *pool, struct vc_disk_state *ret_state)
 {
 	char *path = vc_pool_path(pool, "meta");
 	struct vc_meta_params params = { .io = pool->io, .dir = path, .file = pool->options.meta_file,
+					 .map_size = pool->options.meta_map_size, .reserve = vc_space_meta_reserve(pool),
 					 .read_only = pool->options.read_only };
 	struct vc_map_params map = { .cache_bytes = pool->options.node_cache_bytes };
 	int r = path ? vc_meta_open(&params, &pool->meta) : -ENOMEM;
@@ -85,6 +86,7 @@ static int pool_open_chunks(struct vc_pool *pool, const struct vc_disk_state *st
 		.io = pool->io, .dir = path, .segment_size = vc_le64_get(pool->disk.chunk_segment_size),
 		.chunk_blocks = pool->chunk_blocks, .next_segno = vc_le64_get(state->next_segno),
 		.cache_bytes = pool->options.cache_bytes, .read_only = pool->options.read_only,
+		.take_reserved = vc_ballast_take, .ctx = pool,
 	};
 	struct vc_meta_txn *txn;
 	uint8_t prefix = VC_ROW_SEGMENT;
@@ -194,7 +196,7 @@ static int pool_open(struct vc_pool *pool)
 	if (r == 0 && !pool->options.read_only)
 		r = vc_journal_open(pool, &pool->journal);
 	if (r == 0 && !pool->options.read_only)
-		r = vc_ballast_open(pool);
+		r = vc_ballast_open(pool, vc_le64_get(state.next_segno));
 	if (r < 0)
 		return r;
 	if (!pool->options.keep_orphans) {

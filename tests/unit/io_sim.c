@@ -109,8 +109,7 @@ static uint64_t sim_used(const struct vc_sim *sim)
 	return used;
 }
 
-/* May this file reach to `end`? Only what is new counts: rewriting never fails for want of space. */
-static int sim_space_for(const struct vc_sim *sim, const struct sim_inode *node, uint64_t end)
+int sim_space_for(const struct vc_sim *sim, const struct sim_inode *node, uint64_t end)
 {
 	uint64_t now = inode_bytes(node);
 

@@ -126,6 +126,8 @@ int sim_end(struct vc_sim *sim, int r, const char *what, const char *path);
 int sim_end_quiet(struct vc_sim *sim, int r, const char *what, const char *path);
 /** Count a call; negative when the arranged fault strikes it. */
 int sim_call(struct vc_sim *sim, enum vc_sim_op op, const char *path);
+/** May this file reach to `end`? Only what is new counts: rewriting never fails for want of space. 0, -ENOSPC, -EFBIG. */
+int sim_space_for(const struct vc_sim *sim, const struct sim_inode *node, uint64_t end);
 /** A copy without doubled or final slashes. */
 char *sim_normal(const char *path);
 /** Inode number of a path. 0 or -ENOENT. */

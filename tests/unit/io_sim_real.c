@@ -9,7 +9,7 @@
  *   open, open64     a new file in a sim's directory: CREATE (lock.mdb is left out: it carries nothing over a crash)
  *   pwrite, write, writev, pwritev (and those ending in 64)   WRITE, one for each page; through an O_DSYNC descriptor SYNC_ONE follows
  *   ftruncate        TRUNCATE
- *   fallocate        nothing: room for LMDB's file is only something that can be lacking; mmap64, mmap: likewise
+ *   fallocate        nothing, but room is taken, or lacking; mmap64, mmap: nothing
  *   fdatasync, fsync SYNC, SYNC_DIR; nothing is really synced, as these files need not outlive the test
  *
  * Each first asks whether a fault is due (VC_SIM_META_...).
@@ -528,6 +528,24 @@ int hook_open64(const char *path, int flags, ...)
 	return open_path(path, flags, mode);
 }
 
+/* Sets errno. */
+static bool lacks_room(const struct watched *w, uint64_t end)
+{
+	int r = sim_space_for(w->sim, w->sim->inodes[w->inode], end);
+
+	errno = -r;
+	return r < 0;
+}
+
+static uint64_t iov_bytes(const struct iovec *iov, int iovcnt)
+{
+	uint64_t len = 0;
+
+	for (int i = 0; i < iovcnt; i++)
+		len += iov[i].iov_len;
+	return len;
+}
+
 /* offset < 0: where the descriptor stands. */
 static ssize_t write_vector(int fd, const struct iovec *iov, int iovcnt, off_t offset)
 {
@@ -543,6 +561,8 @@ static ssize_t write_vector(int fd, const struct iovec *iov, int iovcnt, off_t o
 		offset = lseek(fd, 0, SEEK_CUR);
 	if (strikes(&w, VC_SIM_META_WRITE))
 		n = w.sim->fault.partial ? syscall(SYS_pwrite64, fd, iov[0].iov_base, iov[0].iov_len / 2, offset) : -1;
+	else if (lacks_room(&w, (uint64_t)offset + iov_bytes(iov, iovcnt)))
+		n = -1;
 	else
 		n = here ? syscall(SYS_writev, fd, iov, iovcnt) : syscall(SYS_pwritev, fd, iov, iovcnt, offset, 0);
 	error = errno;
@@ -615,11 +635,21 @@ static bool strikes_quiet(int fd, enum vc_sim_op op, bool *ret_watched)
 
 int hook_fallocate(int fd, int mode, off_t offset, off_t len)
 {
-	bool watched, struck = strikes_quiet(fd, VC_SIM_META_ALLOCATE, &watched);
+	uint64_t end = (uint64_t)offset + (uint64_t)len;
+	struct watched w;
+	int error;
+	bool ok;
 
-	if (struck)
-		return -1;
-	return watched ? 0 : (int)syscall(SYS_fallocate, fd, mode, offset, len);
+	if (!find_watched(fd, &w))
+		return (int)syscall(SYS_fallocate, fd, mode, offset, len);
+	sim_lock(w.sim);
+	ok = !strikes(&w, VC_SIM_META_ALLOCATE) && !lacks_room(&w, end);
+	error = errno;
+	if (ok)
+		w.sim->inodes[w.inode]->reserved_end = VC_MAX(w.sim->inodes[w.inode]->reserved_end, end);
+	pthread_mutex_unlock(&w.sim->lock);
+	errno = error;
+	return ok ? 0 : -1;
 }
 
 int hook_fallocate64(int fd, int mode, off_t offset, off_t len) { return hook_fallocate(fd, mode, offset, len); }

@@ -3,15 +3,22 @@
  * D8: a small simulated disk is filled again and again, by writing and by somebody else. Every refusal is -ENOSPC, destage and
  * delete work with not a byte free, everything accepted is there, also after a kill, and there is room again after a clean.
  *
- * VC_TEST_CYCLES. (tests/mount/full-disk.sh does it on ext4 and xfs.)
+ * In the second test somebody else takes every byte that gets free, at once and for good, while the daemon is killed within checkpoints,
+ * deletes and cleans: all that is left to the pool is what it has held back.
+ *
+ * VC_TEST_ROUNDS: cycles of the first test; the second makes a third of them. (tests/mount/full-disk.sh does it on ext4 and xfs.)
  */
 #include "config.h"
 #include "unit.h"
 
+#include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include "engine.h"
 #include "io_sim.h"
+#include "lock.h"
 #include "model.h"
 
 #define CAPACITY (UINT64_C(64) << 20)
@@ -27,6 +34,8 @@ struct full {
 	struct model model;
 	uint64_t rng;
 	uint8_t *buf;
+	pthread_t hungry;
+	atomic_bool sated;
 };
 
 static void full_open(struct full *f)
@@ -101,6 +110,31 @@ static void full_foreign(struct full *f)
 		size += PIECE;
 }
 
+/* Somebody who takes what gets free the moment it does. */
+static void *full_hungry_thread(void *arg)
+{
+	struct full *f = arg;
+
+	while (!atomic_load(&f->sated)) {
+		full_foreign(f);
+		sched_yield();
+	}
+	return NULL;
+}
+
+static void full_hungry(struct full *f)
+{
+	full_foreign(f);
+	atomic_store(&f->sated, false);
+	assert_int_equal(vc_thread_start(&f->hungry, "hungry", full_hungry_thread, f), 0);
+}
+
+static void full_sated(struct full *f)
+{
+	atomic_store(&f->sated, true);
+	pthread_join(f->hungry, NULL);
+}
+
 static void full_delete(struct full *f, const char *name)
 {
 	struct vc_inode *root = engine_root(f->pool);
@@ -152,14 +186,71 @@ static void full_cycle(struct full *f, bool kill)
 	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
 }
 
+/* What a process that is killed at its n-th call leaves: from there on nothing it asks for happens. */
+static void full_kill_at(struct full *f, unsigned nth)
+{
+	struct vc_sim_fault dead = { .ops = VC_SIM_ANY | VC_SIM_META_ANY, .path = "/pool", .nth = nth, .error = EIO, .sticky = true };
+
+	vc_sim_fail(f->sim, &dead);
+}
+
+/* Kills within `kind`, each at another call of it, until one comes too late: then it has done its work. */
+static void full_strike(struct full *f, enum vc_task_kind kind, unsigned *kills)
+{
+	bool killed = true;
+
+	full_hungry(f);
+	for (unsigned nth = 1 + (unsigned)vc_unit_below(&f->rng, 4); killed; nth += 1 + (unsigned)vc_unit_below(&f->rng, 10)) {
+		int r;
+
+		full_kill_at(f, nth);
+		r = engine_task(f->pool, kind);
+		killed = vc_sim_faults(f->sim) > 0;
+		assert_true(killed || r == 0);
+		vc_pool_abandon(f->pool);
+		vc_sim_fail(f->sim, NULL);
+		full_open(f);
+		full_verify(f);
+		*kills += killed;
+	}
+	full_sated(f);
+}
+
+static void full_round(struct full *f, bool strike_clean, unsigned *kills)
+{
+	full_fill(f, "large", DIRECT, FILE_MAX * 2);
+	full_fill(f, "small", LOGGED, FILE_MAX);
+	full_strike(f, VC_TASK_DESTAGE, kills);
+	full_delete(f, "large");
+	if (strike_clean) { /* somebody else gets what is given back by cleans that are struck */
+		full_strike(f, VC_TASK_CLEAN, kills);
+		assert_int_equal(vc_io_truncate(f->foreign, 0), 0);
+	}
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+	assert_int_equal(full_fill(f, "again", LOGGED, 100 * LOGGED), 100 * LOGGED);
+	full_foreign(f);
+	full_delete(f, "small");
+	full_delete(f, "again");
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+	full_verify(f);
+	assert_int_equal(vc_io_truncate(f->foreign, 0), 0);
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+}
+
 /* The history of the simulated disk keeps all that was written: a new disk now and then. */
 #define CYCLES_A_DISK 5
 
+static unsigned full_rounds(void)
+{
+	const char *given = getenv("VC_TEST_ROUNDS");
+
+	return given ? (unsigned)strtoul(given, NULL, 0) : 30;
+}
+
 static void test_full(void **state VC_UNUSED)
 {
-	const char *given = getenv("VC_TEST_CYCLES");
-	unsigned cycles = given ? (unsigned)strtoul(given, NULL, 0) : 20;
 	uint64_t rng = vc_unit_seed(), began = vc_mono_ns();
+	unsigned cycles = full_rounds();
 
 	for (unsigned i = 0; i < cycles;) {
 		struct full f;
@@ -172,10 +263,28 @@ static void test_full(void **state VC_UNUSED)
 	printf("%u cycles in %.1f s\n", cycles, (double)(vc_mono_ns() - began) / 1e9);
 }
 
+static void test_nothing_left(void **state VC_UNUSED)
+{
+	uint64_t rng = vc_unit_seed(), began = vc_mono_ns();
+	unsigned rounds = (full_rounds() + 2) / 3, kills = 0;
+
+	for (unsigned i = 0; i < rounds; i++) {
+		struct full f;
+
+		full_init(&f, vc_unit_random(&rng));
+		for (unsigned k = 0; k < 2; k++)
+			full_round(&f, k, &kills);
+		full_fini(&f);
+	}
+	printf("%u cycles, %u kills in %.1f s\n", 2 * rounds, kills, (double)(vc_mono_ns() - began) / 1e9);
+	assert_true(kills >= rounds);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_full, engine_setup, engine_teardown),
+		cmocka_unit_test_setup_teardown(test_nothing_left, engine_setup, engine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
