@@ -26,7 +26,7 @@ int vc_scrub_pace(struct vc_scrub *s, uint64_t bytes)
 	s->status.done += bytes;
 	s->due_ns = VC_MAX(s->due_ns, vc_mono_ns() - SCRUB_BEHIND_NS);
 	if (s->status.rate)
-		s->due_ns += bytes * NS_PER_S / s->status.rate;
+		s->due_ns += bytes * NS_PER_S / VC_MAX(s->status.rate, s->rate_min);
 	while (!s->stop && !pool->stopping && s->status.rate && vc_mono_ns() < s->due_ns) /* a new rate begins anew */
 		(void)!vc_cond_wait_until(&pool->task_cond, &pool->lock, s->due_ns);
 	stop = s->stop || pool->stopping;

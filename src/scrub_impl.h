@@ -26,6 +26,7 @@ struct vc_scrub {
 	size_t nranges, ranges_cap;
 	uint64_t *nodes;                /* damaged map nodes */
 	size_t nnodes, nodes_cap;
+	uint64_t rate_min;              /* bytes/s below which a set rate does not count */
 	uint64_t next_segno, end_segno;
 	uint64_t saved_ns;              /* when the position was last stored */
 };

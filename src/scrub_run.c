@@ -8,6 +8,7 @@
 #include "scrub_impl.h"
 
 #define SCRUB_TRIES 5
+#define SCRUB_META_S 60u /* LMDB is read in that time, however low the rate */
 #define SCRUB_SAID_MAX 100u
 
 #define ULL(x) ((unsigned long long)(x))
@@ -31,24 +32,20 @@ static int meta_bad(void *ctx, enum vc_meta_db db, const void *key, size_t key_l
 	return 0;
 }
 
-/* Not paced: a read transaction is open. */
-static int meta_step(void *ctx, size_t bytes)
-{
-	struct vc_scrub *s = ctx;
-	bool stop;
+static int meta_step(void *ctx, size_t bytes) { return vc_scrub_pace(ctx, bytes); }
 
-	vc_mutex_lock(&s->pool->lock);
-	s->status.done += bytes;
-	stop = s->stop || s->pool->stopping;
-	vc_mutex_unlock(&s->pool->lock);
-	return stop ? -EINTR : 0;
-}
-
+/* A read transaction is open all the while, and keeps LMDB from using free pages again: it is not to last for hours, whatever the rate. */
 static int run_meta(struct vc_scrub *s)
 {
 	struct vc_meta_scrub scrub = { .bad = meta_bad, .step = meta_step, .ctx = s };
-	int r = vc_meta_scrub(s->pool->meta, &scrub);
+	struct vc_meta_stats stats;
+	int r = vc_meta_stats(s->pool->meta, &stats);
 
+	if (r < 0)
+		return r;
+	s->rate_min = stats.file_bytes / SCRUB_META_S;
+	r = vc_meta_scrub(s->pool->meta, &scrub);
+	s->rate_min = 0;
 	if (r == -EUCLEAN || r == -EIO || r == -EBADMSG) {
 		vc_scrub_add(s, &(struct vc_scrub_found){ .kind = VC_SCRUB_META });
 		r = 0;

@@ -18,6 +18,7 @@
 #define IMAGE_BLOCKS 512u
 #define WAIT_TRIES 3000
 #define SLOW (1u << 20)
+#define EVERY_SEGMENT 48u /* blocks: fewer than a chunk file holds */
 
 struct place {
 	char *dir, *pool_dir;
@@ -293,12 +294,41 @@ static void test_node(void **state)
 	vc_inode_put(a);
 }
 
+/* The segment that the stored position says comes next. */
+static uint64_t stored_segment(struct place *p)
+{
+	struct vc_disk_scrub d;
+	char path[600];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/scrub", p->pool_dir);
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0 && read(fd, &d, sizeof(d)) == sizeof(d));
+	close(fd);
+	return vc_le64_get(d.next_segno);
+}
+
+/* Of what was damaged in every segment after the stop, the first found lies in the next one, and the last in the last one. */
+static void expect_rest(struct place *p, uint64_t segno, uint64_t nfound)
+{
+	struct vc_scrub_found f;
+	uint64_t at = segno;
+
+	for (uint64_t i = 1; i < nfound; i++) {
+		assert_int_equal(vc_scrub_list(p->pool, i, &f, 1), 1);
+		assert_true(f.kind == VC_SCRUB_CHUNK && (f.file == at || (i > 1 && f.file == at + 1)));
+		at = f.file;
+	}
+	assert_true(at > segno);
+	assert_true(f.offset / BLOCK > 8 * IMAGE_BLOCKS - EVERY_SEGMENT);
+}
+
 /* Stopped by the end of the pool, it goes on; what was found before is still told. Stopped by hand, it waits to be started. */
 static void test_goes_on(void **state)
 {
 	struct place *p = *state;
 	struct vc_inode *a = image_make(p, "a", 1, 8 * IMAGE_BLOCKS, 8);
-	uint64_t ino = vc_inode_ino(a), started, done;
+	uint64_t ino = vc_inode_ino(a), started, done, next;
 	struct vc_scrub_status s;
 
 	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), 0);
@@ -327,12 +357,51 @@ static void test_goes_on(void **state)
 	vc_scrub_status(p->pool, &s);
 	assert_false(s.running);
 	assert_int_equal(s.done, done);
+	next = stored_segment(p);
+	assert_true(next > 1);
+	for (uint64_t i = 8; i < 8 * IMAGE_BLOCKS; i += EVERY_SEGMENT)
+		block_damage(p, "chunk", 1, i);
 	assert_int_equal(vc_scrub_start(p->pool, 0, false), 0);
 	scrub_wait(p, &s);
 	assert_int_equal(s.error, 0);
 	assert_int_equal(s.started_ns, started);
-	assert_int_equal(s.found, 1);
 	expect_found(p, 0, ino, VC_SCRUB_CHUNK, 4, 4);
+	expect_rest(p, next, s.found);
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* The rate holds from the first byte, which is LMDB's. */
+static void test_meta_rate(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = image_make(p, "a", 1, 8, 8);
+	struct vc_pool_figures figures;
+	struct vc_scrub_status s;
+	double begun;
+
+	for (char prefix[] = "a"; prefix[0] <= 'j'; prefix[0]++)
+		assert_int_equal(engine_clone_many(a, p->root, 500, prefix), 0);
+	vc_inode_put(a);
+	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), 0);
+	assert_int_equal(vc_pool_figures(p->pool, &figures), 0);
+	assert_true(figures.meta_bytes > SLOW);
+	begun = seconds();
+	assert_int_equal(vc_scrub_start(p->pool, SLOW, true), 0);
+	do {
+		wait_a_moment();
+		vc_scrub_status(p->pool, &s);
+	} while (s.running && s.done < SLOW);
+	assert_true(seconds() - begun > 0.7); /* up to 0.2 s may be made up for */
+	vc_scrub_stop(p->pool);
+	scrub_wait(p, &s);
+	assert_int_equal(s.error, -EINTR);
 }
 
 int main(void)
@@ -344,6 +413,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_log, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_goes_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_meta_rate, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
