@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.bash"
 . "$SRC_DIR/tests/mount/load.bash"
 
-ROUNDS=${VC_TEST_ROUNDS:-6}
+ROUNDS=${VC_TEST_ROUNDS:-16}
 PRELOAD=$BUILD_DIR/tests/mount/alloc-fail.so
 RATES=(655 130) # of 65536
 [ -f "$PRELOAD" ] || skip "tests/mount/alloc-fail.so was not built"
