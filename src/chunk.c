@@ -24,6 +24,7 @@
 #include "chunk.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "checksum.h"
 #include "chunk_impl.h"
@@ -77,6 +78,16 @@ static bool chunk_params_ok(const struct vc_chunk_params *params)
 	       strlen(params->dir) <= VC_CHUNK_DIR_MAX;
 }
 
+/* Half of what the process may have, the rest is for the log, the maps and whoever asks; at most VC_CHUNK_OPEN_MAX. */
+static uint32_t chunk_open_max(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return VC_CHUNK_OPEN_MAX;
+	return (uint32_t)VC_MIN((uint64_t)limit.rlim_cur / 2, (uint64_t)VC_CHUNK_OPEN_MAX);
+}
+
 static void chunk_init(struct vc_chunk_store *store, const struct vc_chunk_params *params)
 {
 	store->io = params->io;
@@ -87,7 +98,7 @@ static void chunk_init(struct vc_chunk_store *store, const struct vc_chunk_param
 	store->read_only = params->read_only;
 	store->take_reserved = params->take_reserved;
 	store->ctx = params->ctx;
-	store->open_max = VC_CHUNK_OPEN_MAX;
+	store->open_max = chunk_open_max();
 	vc_mutex_init(&store->lock, VC_LOCK_CHUNK);
 	vc_cond_init(&store->synced);
 	vc_list_init(&store->idle);

@@ -319,6 +319,33 @@ static int segment_missing(struct vc_chunk_store *store, struct chunk_segment *s
 	return -EIO;
 }
 
+/* Descriptors are short: a part of those nobody uses is given back, and fewer are kept from now on. Whether there were any. */
+static bool segment_spare_files(struct vc_chunk_store *store)
+{
+	struct vc_file *file;
+	bool any = false;
+
+	do {
+		vc_mutex_lock(&store->lock);
+		if (!any)
+			store->open_max = store->open_files - store->open_files / 4 - (store->open_files > 0);
+		file = segment_close_oldest_locked(store);
+		vc_mutex_unlock(&store->lock);
+		vc_io_close(file);
+		any |= file != NULL;
+	} while (file);
+	return any;
+}
+
+static int segment_open_path(struct vc_chunk_store *store, const char *path, int flags, struct vc_file **ret)
+{
+	int r = vc_io_open(store->io, path, flags, ret);
+
+	while ((r == -EMFILE || r == -ENFILE) && segment_spare_files(store))
+		r = vc_io_open(store->io, path, flags, ret);
+	return r;
+}
+
 /* Two users may open at once; the first to come back with a file wins. */
 static int segment_open_file(struct vc_chunk_store *store, struct chunk_segment *seg)
 {
@@ -327,7 +354,7 @@ static int segment_open_file(struct vc_chunk_store *store, struct chunk_segment 
 	int r;
 
 	segment_path(store, seg->segno, path);
-	r = vc_io_open(store->io, path, VC_IO_READ, &file);
+	r = segment_open_path(store, path, VC_IO_READ, &file);
 	if (r == -ENOENT)
 		return segment_missing(store, seg, path);
 	if (r < 0)
@@ -431,7 +458,7 @@ static void segment_give_back_number(struct vc_chunk_store *store, uint64_t segn
 
 static int segment_make_file(struct vc_chunk_store *store, uint64_t segno, const char *path, struct vc_file **ret, uint32_t *ret_limit)
 {
-	int r = vc_io_open(store->io, path, VC_IO_WRITE | VC_IO_CREATE | VC_IO_EXCL, ret);
+	int r = segment_open_path(store, path, VC_IO_WRITE | VC_IO_CREATE | VC_IO_EXCL, ret);
 
 	if (r < 0)
 		return vc_chunk_no_space(r) ? -ENOSPC : r;
@@ -451,7 +478,7 @@ static int segment_take_file(struct vc_chunk_store *store, uint64_t segno, const
 	int r = store->take_reserved(store->ctx, path, &size);
 
 	if (r == 0)
-		r = vc_io_open(store->io, path, VC_IO_WRITE, ret);
+		r = segment_open_path(store, path, VC_IO_WRITE, ret);
 	if (r < 0)
 		return r;
 	*ret_limit = (uint32_t)VC_MIN(size, (uint64_t)store->segment_size);

@@ -6,6 +6,8 @@
  * In the second test somebody else takes every byte that gets free, at once and for good, while the daemon is killed within checkpoints,
  * deletes and cleans: all that is left to the pool is what it has held back.
  *
+ * In the third LMDB's map is full.
+ *
  * VC_TEST_ROUNDS: cycles of the first test; the second makes a third of them. (tests/mount/full-disk.sh does it on ext4 and xfs.)
  */
 #include "config.h"
@@ -280,11 +282,55 @@ static void test_nothing_left(void **state VC_UNUSED)
 	assert_true(kills >= rounds);
 }
 
+#define MAP_FULL_CALLS 10u
+#define MAP_FULL_CLONES 200u
+
+/* LMDB's file may grow no further: the same as a full disk, until a mount gives it more address space. */
+static void test_map_full(void **state VC_UNUSED)
+{
+	struct vc_pool_options small = { .destage_ms = ENGINE_DESTAGE_NEVER, .meta_map_size = UINT64_C(64) * 4096 };
+	struct vc_inode *root, *kept;
+	char name[32];
+	struct full f;
+
+	full_init(&f, vc_unit_seed());
+	full_fill(&f, "kept", LOGGED, 30 * LOGGED);
+	assert_int_equal(engine_task(f.pool, VC_TASK_DESTAGE), 0);
+	vc_pool_abandon(f.pool);
+	assert_int_equal(vc_pool_open(vc_sim_io(f.sim), "/pool", &small, &f.pool), 0);
+	root = engine_root(f.pool);
+	kept = engine_lookup(root, "kept");
+	for (unsigned i = 0; i < MAP_FULL_CALLS; i++) {
+		snprintf(name, sizeof(name), "clone-%u-", i);
+		assert_int_equal(engine_clone_many(kept, root, MAP_FULL_CLONES, name), 0);
+	}
+	assert_int_equal(engine_task(f.pool, VC_TASK_DESTAGE), -ENOSPC);
+	assert_int_equal(engine_unlink(root, "clone-0-0"), 0);
+	assert_int_equal(engine_write(kept, "x", 1, 0, 0), -ENOSPC);
+	vc_inode_put(kept);
+	vc_inode_put(root);
+	vc_pool_abandon(f.pool);
+	full_open(&f);
+	assert_int_equal(engine_task(f.pool, VC_TASK_DESTAGE), 0);
+	root = engine_root(f.pool);
+	for (unsigned i = 1; i < MAP_FULL_CALLS * MAP_FULL_CLONES; i++) {
+		snprintf(name, sizeof(name), "clone-%u-%u", i / MAP_FULL_CLONES, i % MAP_FULL_CLONES);
+		assert_int_equal(engine_unlink(root, name), 0);
+	}
+	vc_inode_put(root);
+	assert_int_equal(engine_task(f.pool, VC_TASK_CLEAN), 0);
+	full_verify(&f);
+	assert_int_equal(full_fill(&f, "again", LOGGED, 100 * LOGGED), 100 * LOGGED);
+	full_verify(&f);
+	full_fini(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_full, engine_setup, engine_teardown),
 		cmocka_unit_test_setup_teardown(test_nothing_left, engine_setup, engine_teardown),
+		cmocka_unit_test_setup_teardown(test_map_full, engine_setup, engine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
