@@ -492,29 +492,32 @@ static void ioctl_dioinfo(fuse_req_t req, const struct fs_handle *h, size_t out_
 		fuse_reply_ioctl(req, 0, &out, sizeof(out));
 }
 
-/** The struct, copied to where it is aligned, if its sizes fit. */
-static void *ioctl_copy_in(unsigned int cmd, const void *in, size_t in_len, size_t out_len)
+/** The struct, copied to where it is aligned, if its sizes fit; -EINVAL if not. */
+static int ioctl_copy_in(unsigned int cmd, const void *in, size_t in_len, size_t out_len, void **ret)
 {
 	size_t want_out = _IOC_DIR(cmd) & _IOC_READ ? _IOC_SIZE(cmd) : 0;
 	uint32_t size;
 	void *copy;
 
 	if (in_len != _IOC_SIZE(cmd) || out_len != want_out)
-		return NULL;
+		return -EINVAL;
 	memcpy(&size, in, sizeof(size));
 	if (size != in_len)
-		return NULL;
+		return -EINVAL;
 	copy = malloc(in_len);
-	if (copy)
-		memcpy(copy, in, in_len);
-	return copy;
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, in, in_len);
+	*ret = copy;
+	return 0;
 }
 
 void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg VC_UNUSED, struct fuse_file_info *fi,
 	      unsigned int flags VC_UNUSED, const void *in, size_t in_len, size_t out_len)
 {
 	struct ioctl_call c = { .req = req, .fs = fs_of(req), .h = fs_handle_of(fi), .ino = ino };
-	void *copy;
+	void *copy = NULL;
+	int r;
 
 	if (cmd == IOCTL_DIOINFO) {
 		ioctl_dioinfo(req, c.h, out_len);
@@ -523,12 +526,12 @@ void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg VC_UNU
 	for (size_t i = 0; i < VC_ARRAY_LEN(ioctl_kinds); i++) {
 		if (ioctl_kinds[i].cmd != cmd)
 			continue;
-		copy = ioctl_copy_in(cmd, in, in_len, out_len);
+		r = ioctl_copy_in(cmd, in, in_len, out_len, &copy);
 		c.in = copy;
-		if (copy)
+		if (r == 0)
 			ioctl_kinds[i].fn(&c);
 		else
-			fuse_reply_err(req, EINVAL);
+			fuse_reply_err(req, -r);
 		free(copy);
 		return;
 	}
