@@ -161,16 +161,38 @@ def test_mmap():
     os.close(fd)
 
 
+def durable(fd):
+    """The number of the last record that is on stable storage, and of the last one."""
+    buffer = bytearray(df_arg())
+    fcntl.ioctl(fd, DF, buffer)
+    return struct.unpack_from("<2Q", buffer, 24 + 10 * 8)
+
+
 def test_sync_writes():
+    """What asks for durability is on the disk when it returns, with everything before it."""
+    plain = os.open(path("sync"), os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+
+    def synced(text, call):
+        while True: # until there is something to be synced; a checkpoint may have done it just now
+            os.pwrite(plain, aligned(b"n" * 4096), 8192)
+            on_disk, last = durable(plain)
+            if on_disk < last:
+                break
+        call()
+        on_disk, last = durable(plain)
+        check(on_disk >= last, f"{text}: only record {on_disk} of {last} is on the disk")
+
     for flags in os.O_DSYNC, os.O_SYNC, os.O_DSYNC | os.O_DIRECT:
-        fd = os.open(path("sync"), os.O_WRONLY | os.O_CREAT | flags)
-        same(os.pwrite(fd, aligned(b"s" * 4096), 0), 4096, "written")
+        fd = os.open(path("sync"), os.O_WRONLY | flags)
+        synced(f"a write with flags {flags:o}", lambda: same(os.pwrite(fd, aligned(b"s" * 4096), 0), 4096, "written"))
         os.close(fd)
-    fd = os.open(path("sync"), os.O_RDWR | os.O_DIRECT)
-    same(os.pwritev(fd, [aligned(b"r" * 4096)], 4096, os.RWF_DSYNC), 4096, "RWF_DSYNC")
-    os.fsync(fd)
-    os.fdatasync(fd)
-    os.close(fd)
+    synced("RWF_DSYNC", lambda: same(os.pwritev(plain, [aligned(b"r" * 4096)], 4096, os.RWF_DSYNC), 4096, "RWF_DSYNC"))
+    buffered = os.open(path("sync"), os.O_RDWR)
+    for fd in plain, buffered:
+        synced("fsync", lambda: os.fsync(fd))
+        synced("fdatasync", lambda: os.fdatasync(fd))
+    os.close(buffered)
+    os.close(plain)
 
 
 def test_limits():

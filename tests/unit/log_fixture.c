@@ -220,6 +220,49 @@ void fix_log_close(struct log_fixture *fix, bool sync)
 	sections_free(fix);
 }
 
+int fix_log_open_copy(struct log_fixture *fix, struct vc_sim *sim, void (*spoil)(struct vc_io *io, void *ctx), void *ctx)
+{
+	struct vc_sim *copy = vc_sim_crash(sim, vc_sim_events(sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_ALL });
+	int r;
+
+	if (spoil)
+		spoil(vc_sim_io(copy), ctx);
+	fix->params.io = vc_sim_io(copy);
+	r = fix_log_open(fix);
+	fix_log_close(fix, false);
+	fix->params.io = vc_sim_io(sim);
+	vc_sim_free(copy);
+	return r;
+}
+
+const char *fix_log_segment_path(uint64_t slot)
+{
+	static char path[32];
+
+	snprintf(path, sizeof(path), "/log/%04u.log", (unsigned)slot);
+	return path;
+}
+
+uint32_t fix_log_slot_of(struct vc_io *io, uint64_t seq)
+{
+	for (uint32_t slot = 0; slot < FIX_LOG_SEGMENTS; slot++) {
+		struct vc_disk_log_segment h;
+		struct vc_file *file;
+
+		if (vc_io_open(io, fix_log_segment_path(slot), VC_IO_READ, &file) < 0)
+			continue;
+		assert_int_equal(vc_io_pread(file, &h, sizeof(h), 0), sizeof(h));
+		vc_io_close(file);
+		if (vc_le64_get(h.magic) == VC_MAGIC_LOG && vc_le64_get(h.seq) == seq)
+			return slot;
+	}
+	fail_msg("no segment %u", (unsigned)seq);
+	return 0;
+}
+
+uint64_t fix_log_addr_seq(uint64_t addr) { return addr >> VC_LOG_ADDR_SHIFT; }
+uint64_t fix_log_addr_offset(uint64_t addr) { return addr & ((UINT64_C(1) << VC_LOG_ADDR_SHIFT) - 1); }
+
 bool fix_log_cut(struct log_fixture *fix)
 {
 	struct fix_section *next = section_new(fix);

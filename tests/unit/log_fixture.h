@@ -62,6 +62,19 @@ int fix_log_open(struct log_fixture *fix) VC_MUST_CHECK;
 /** Stop and close as a killed process would: what is in flight must have ended. */
 void fix_log_close(struct log_fixture *fix, bool sync);
 
+/**
+ * Try to open a copy of the disk in which `spoil` (may be NULL) has done something; returns what opening it gave. The copy is closed and
+ * forgotten, what was replayed is told.
+ */
+int fix_log_open_copy(struct log_fixture *fix, struct vc_sim *sim, void (*spoil)(struct vc_io *io, void *ctx), void *ctx) VC_MUST_CHECK;
+
+/** Path of a slot's file; in a static buffer. */
+const char *fix_log_segment_path(uint64_t slot);
+/** The slot that holds segment number seq now. */
+uint32_t fix_log_slot_of(struct vc_io *io, uint64_t seq);
+uint64_t fix_log_addr_seq(uint64_t addr);
+uint64_t fix_log_addr_offset(uint64_t addr);
+
 struct vc_log_section *fix_log_section(struct log_fixture *fix);
 /** Cut, remembering the new current section; false when there was nothing to cut. */
 bool fix_log_cut(struct log_fixture *fix);

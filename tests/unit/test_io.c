@@ -111,6 +111,34 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t offset)
 	return __real_pread64(fd, buf, some, offset);
 }
 
+/* ---- syncs, as the operating system is asked for them ---- */
+
+int __real_fdatasync(int fd);
+int __real_fsync(int fd);
+int __wrap_fdatasync(int fd);
+int __wrap_fsync(int fd);
+
+static struct {
+	unsigned data, whole; /* calls of fdatasync and fsync */
+	ino_t ino;            /* of what the last one was for */
+	int error;            /* of the next ones; 0: none */
+} asked;
+
+static int sync_asked(int fd, unsigned *calls, int (*sync)(int fd))
+{
+	struct stat st;
+
+	++*calls;
+	asked.ino = fstat(fd, &st) == 0 ? st.st_ino : 0;
+	if (!asked.error)
+		return sync(fd);
+	errno = asked.error;
+	return -1;
+}
+
+int __wrap_fdatasync(int fd) { return sync_asked(fd, &asked.data, __real_fdatasync); }
+int __wrap_fsync(int fd) { return sync_asked(fd, &asked.whole, __real_fsync); }
+
 /* ---- fixtures: the same table twice ---- */
 
 struct fixture {
@@ -488,6 +516,40 @@ static void test_sim_equals_posix(void **state)
 	cmocka_unit_test_setup_teardown(test, setup_posix, teardown), \
 	cmocka_unit_test_setup_teardown(test, setup_sim, teardown)
 
+static ino_t ino_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_ino;
+}
+
+/* A sync of the table is one of the operating system, of that very file or directory; its error is not swallowed. */
+static void test_posix_syncs(void **state)
+{
+	struct fixture *f = *state;
+	struct vc_file *file;
+
+	memset(&asked, 0, sizeof(asked));
+	assert_int_equal(vc_io_open(f->io, f->path[0], VC_IO_WRITE | VC_IO_CREATE, &file), 0);
+	assert_int_equal(vc_io_pwrite(file, "x", 1, 0), 0);
+	assert_int_equal(asked.data + asked.whole, 0);
+	assert_int_equal(vc_io_datasync(file), 0);
+	assert_int_equal(asked.data, 1);
+	assert_int_equal(asked.ino, ino_of(f->path[0]));
+	assert_int_equal(vc_io_sync_dir(f->io, f->dir), 0);
+	assert_int_equal(asked.whole, 1);
+	assert_int_equal(asked.ino, ino_of(f->dir));
+	asked.error = EIO;
+	vc_unit_catch_messages(true);
+	assert_int_equal(vc_io_datasync(file), -EIO);
+	assert_int_equal(vc_io_sync_dir(f->io, f->dir), -EIO);
+	assert_int_equal(vc_unit_messages(), 2);
+	vc_unit_catch_messages(false);
+	asked.error = 0;
+	vc_io_close(file);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -500,6 +562,7 @@ int main(void)
 		BOTH(test_space),
 		cmocka_unit_test_setup_teardown(test_posix_disturbed, setup_posix, teardown),
 		cmocka_unit_test_setup_teardown(test_posix_file_limit, setup_posix, teardown),
+		cmocka_unit_test_setup_teardown(test_posix_syncs, setup_posix, teardown),
 		cmocka_unit_test_setup_teardown(test_posix_details, setup_posix, teardown),
 		cmocka_unit_test_setup_teardown(test_sim_equals_posix, setup_posix, teardown),
 	};

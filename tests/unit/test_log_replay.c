@@ -33,50 +33,7 @@ static void crash(size_t event, const struct vc_sim_policy *policy)
 	fix.params.io = vc_sim_io(sim);
 }
 
-/* Try to open a copy in which `spoil` has done something; returns what opening it gave, the copy is forgotten. */
-static int open_copy(void (*spoil)(struct vc_io *io, void *ctx), void *ctx)
-{
-	struct vc_sim *copy = vc_sim_crash(sim, vc_sim_events(sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_ALL });
-	int r;
-
-	if (spoil)
-		spoil(vc_sim_io(copy), ctx);
-	fix.params.io = vc_sim_io(copy);
-	r = fix_log_open(&fix);
-	fix_log_close(&fix, false);
-	fix.params.io = vc_sim_io(sim);
-	vc_sim_free(copy);
-	return r;
-}
-
-static const char *segment_path(uint64_t slot)
-{
-	static char path[32];
-
-	snprintf(path, sizeof(path), "/log/%04u.log", (unsigned)slot);
-	return path;
-}
-
-/* The slot that holds segment number seq now. */
-static uint32_t slot_of(struct vc_io *io, uint64_t seq)
-{
-	for (uint32_t slot = 0; slot < FIX_LOG_SEGMENTS; slot++) {
-		struct vc_disk_log_segment h;
-		struct vc_file *file;
-
-		if (vc_io_open(io, segment_path(slot), VC_IO_READ, &file) < 0)
-			continue;
-		assert_int_equal(vc_io_pread(file, &h, sizeof(h), 0), sizeof(h));
-		vc_io_close(file);
-		if (vc_le64_get(h.magic) == VC_MAGIC_LOG && vc_le64_get(h.seq) == seq)
-			return slot;
-	}
-	fail_msg("no segment %u", (unsigned)seq);
-	return 0;
-}
-
-static uint64_t addr_seq(uint64_t addr) { return addr >> VC_LOG_ADDR_SHIFT; }
-static uint64_t addr_offset(uint64_t addr) { return addr & ((UINT64_C(1) << VC_LOG_ADDR_SHIFT) - 1); }
+static int open_copy(void (*spoil)(struct vc_io *io, void *ctx), void *ctx) { return fix_log_open_copy(&fix, sim, spoil, ctx); }
 
 struct flip {
 	uint64_t seq, offset;
@@ -89,7 +46,7 @@ static void spoil_flip(struct vc_io *io, void *ctx)
 	struct vc_file *file;
 	uint8_t byte;
 
-	assert_int_equal(vc_io_open(io, segment_path(slot_of(io, flip->seq)), VC_IO_WRITE, &file), 0);
+	assert_int_equal(vc_io_open(io, fix_log_segment_path(fix_log_slot_of(io, flip->seq)), VC_IO_WRITE, &file), 0);
 	assert_int_equal(vc_io_pread(file, &byte, 1, flip->offset), 1);
 	byte ^= flip->mask;
 	assert_int_equal(vc_io_pwrite(file, &byte, 1, flip->offset), 0);
@@ -226,7 +183,7 @@ static void spoil_tail(struct vc_io *io, void *ctx)
 	struct flip *flip = ctx;
 	struct vc_file *file;
 
-	assert_int_equal(vc_io_open(io, segment_path(slot_of(io, flip->seq)), VC_IO_WRITE, &file), 0);
+	assert_int_equal(vc_io_open(io, fix_log_segment_path(fix_log_slot_of(io, flip->seq)), VC_IO_WRITE, &file), 0);
 	for (uint64_t at = flip->offset; at < flip->offset + 6000; at += sizeof(junk))
 		assert_int_equal(vc_io_pwrite(file, junk, sizeof(junk), at), 0);
 	vc_io_close(file);
@@ -244,8 +201,8 @@ static void test_torn_tail(void **state VC_UNUSED)
 	flush();
 	last = fix_log_append(&fix, len);
 	fix_log_close(&fix, false);
-	start = addr_offset(fix.recs[last].addr) - sizeof(struct vc_disk_batch);
-	flip = (struct flip){ .seq = addr_seq(fix.recs[last].addr) };
+	start = fix_log_addr_offset(fix.recs[last].addr) - sizeof(struct vc_disk_batch);
+	flip = (struct flip){ .seq = fix_log_addr_seq(fix.recs[last].addr) };
 	for (flip.offset = start; flip.offset < start + sizeof(struct vc_disk_batch) + len; flip.offset += 64) {
 		assert_int_equal(open_copy(spoil_tail, &flip), 0);
 		assert_int_equal(fix.mismatches, 0);
@@ -269,9 +226,9 @@ static void test_damage(void **state VC_UNUSED)
 	}
 	fix_log_close(&fix, false);
 	for (uint64_t lsn = 1; lsn <= 40; lsn++) {
-		uint64_t start = addr_offset(fix.recs[lsn].addr) - sizeof(struct vc_disk_batch);
+		uint64_t start = fix_log_addr_offset(fix.recs[lsn].addr) - sizeof(struct vc_disk_batch);
 		uint64_t len = sizeof(struct vc_disk_batch) + fix.recs[lsn].len;
-		struct flip flip = { .seq = addr_seq(fix.recs[lsn].addr), .mask = 1 << vc_unit_below(&seed, 8) };
+		struct flip flip = { .seq = fix_log_addr_seq(fix.recs[lsn].addr), .mask = 1 << vc_unit_below(&seed, 8) };
 		char offset[32];
 		int r;
 
@@ -289,7 +246,7 @@ static void test_damage(void **state VC_UNUSED)
 			assert_int_equal(fix.replayed, 0);
 			snprintf(offset, sizeof(offset), "offset %u", (unsigned)start);
 			assert_non_null(strstr(vc_unit_last_message(), offset));
-			snprintf(offset, sizeof(offset), "%04u.log", slot_of(vc_sim_io(sim), flip.seq));
+			snprintf(offset, sizeof(offset), "%04u.log", fix_log_slot_of(vc_sim_io(sim), flip.seq));
 			assert_non_null(strstr(vc_unit_last_message(), offset));
 		}
 	}
@@ -304,13 +261,13 @@ static void test_damaged_header(void **state VC_UNUSED)
 	expect_open(0);
 	for (unsigned i = 0; i < 12; i++)
 		fix_log_append(&fix, 30000);
-	nsegments = addr_seq(fix.recs[12].addr);
+	nsegments = fix_log_addr_seq(fix.recs[12].addr);
 	assert_true(nsegments >= 3);
 	fix_log_close(&fix, false);
 	for (flip.seq = 1; flip.seq <= nsegments; flip.seq++) {
 		uint64_t before = 0;
 
-		while (before < 12 && addr_seq(fix.recs[before + 1].addr) < flip.seq)
+		while (before < 12 && fix_log_addr_seq(fix.recs[before + 1].addr) < flip.seq)
 			before++;
 		assert_int_equal(open_copy(spoil_flip, &flip), 0);
 		assert_int_equal(fix.replayed, before);
@@ -319,7 +276,7 @@ static void test_damaged_header(void **state VC_UNUSED)
 	fix_log_append(&fix, 96);
 	flush();
 	fix_log_append(&fix, 96);
-	nsegments = addr_seq(fix.recs[14].addr);
+	nsegments = fix_log_addr_seq(fix.recs[14].addr);
 	fix_log_close(&fix, false);
 	for (flip.seq = 1; flip.seq <= nsegments; flip.seq++)
 		assert_int_equal(open_copy(spoil_flip, &flip), -EBADMSG);
@@ -329,7 +286,7 @@ static void spoil_missing(struct vc_io *io, void *ctx)
 {
 	const uint64_t *seq = ctx;
 
-	assert_int_equal(vc_io_unlink(io, segment_path(slot_of(io, *seq))), 0);
+	assert_int_equal(vc_io_unlink(io, fix_log_segment_path(fix_log_slot_of(io, *seq))), 0);
 }
 
 static void spoil_uuid(struct vc_io *io, void *ctx)
@@ -338,7 +295,7 @@ static void spoil_uuid(struct vc_io *io, void *ctx)
 	struct vc_disk_log_segment h;
 	struct vc_file *file;
 
-	assert_int_equal(vc_io_open(io, segment_path(slot_of(io, *seq)), VC_IO_WRITE, &file), 0);
+	assert_int_equal(vc_io_open(io, fix_log_segment_path(fix_log_slot_of(io, *seq)), VC_IO_WRITE, &file), 0);
 	assert_int_equal(vc_io_pread(file, &h, sizeof(h), 0), sizeof(h));
 	h.uuid[3] ^= 1;
 	h.sum = vc_le64_of(vc_sum64(&h, offsetof(struct vc_disk_log_segment, sum), 0));
@@ -351,12 +308,12 @@ static void spoil_twice(struct vc_io *io, void *ctx)
 	const uint64_t *seq = ctx;
 	struct vc_disk_log_segment h;
 	struct vc_file *file;
-	uint32_t slot = slot_of(io, *seq);
+	uint32_t slot = fix_log_slot_of(io, *seq);
 
-	assert_int_equal(vc_io_open(io, segment_path(slot), VC_IO_READ, &file), 0);
+	assert_int_equal(vc_io_open(io, fix_log_segment_path(slot), VC_IO_READ, &file), 0);
 	assert_int_equal(vc_io_pread(file, &h, sizeof(h), 0), sizeof(h));
 	vc_io_close(file);
-	assert_int_equal(vc_io_open(io, segment_path(slot ? 0 : 1), VC_IO_WRITE, &file), 0);
+	assert_int_equal(vc_io_open(io, fix_log_segment_path(slot ? 0 : 1), VC_IO_WRITE, &file), 0);
 	assert_int_equal(vc_io_pwrite(file, &h, sizeof(h), 0), 0);
 	vc_io_close(file);
 }
@@ -373,7 +330,7 @@ static void test_wrong_files(void **state VC_UNUSED)
 	fix_log_close(&fix, false);
 	for (; seq <= 2; seq++) {
 		vc_unit_catch_messages(true);
-		assert_int_equal(open_copy(spoil_missing, &seq), slot_of(vc_sim_io(sim), seq) == FIX_LOG_SEGMENTS - 1 ? -EBADMSG : -EUCLEAN);
+		assert_int_equal(open_copy(spoil_missing, &seq), fix_log_slot_of(vc_sim_io(sim), seq) == FIX_LOG_SEGMENTS - 1 ? -EBADMSG : -EUCLEAN);
 		assert_int_equal(open_copy(spoil_uuid, &seq), -EUCLEAN);
 		assert_int_equal(open_copy(spoil_twice, &seq), -EUCLEAN);
 		assert_true(vc_unit_messages() >= 3);
@@ -397,11 +354,11 @@ static void test_wrong_files(void **state VC_UNUSED)
 static void spoil_chain(struct vc_io *io, void *ctx)
 {
 	const uint64_t *addr = ctx;
-	uint64_t offset = addr_offset(*addr) - sizeof(struct vc_disk_batch);
+	uint64_t offset = fix_log_addr_offset(*addr) - sizeof(struct vc_disk_batch);
 	struct vc_disk_batch h;
 	struct vc_file *file;
 
-	assert_int_equal(vc_io_open(io, segment_path(slot_of(io, addr_seq(*addr))), VC_IO_WRITE, &file), 0);
+	assert_int_equal(vc_io_open(io, fix_log_segment_path(fix_log_slot_of(io, fix_log_addr_seq(*addr))), VC_IO_WRITE, &file), 0);
 	assert_int_equal(vc_io_pread(file, &h, sizeof(h), offset), sizeof(h));
 	assert_int_equal(vc_le32_get(h.magic), VC_MAGIC_BATCH);
 	h.prev_hash = vc_le64_of(vc_le64_get(h.prev_hash) ^ 1);
@@ -501,8 +458,8 @@ static void test_stale_segment(void **state VC_UNUSED)
 		fix_log_append(&fix, 96);
 	}
 	fix_log_close(&fix, false);
-	flip.seq = addr_seq(fix.recs[2].addr);
-	flip.offset = addr_offset(fix.recs[2].addr) + 30;
+	flip.seq = fix_log_addr_seq(fix.recs[2].addr);
+	flip.offset = fix_log_addr_offset(fix.recs[2].addr) + 30;
 	spoil_flip(vc_sim_io(sim), &flip);
 	expect_open(1);
 	for (uint64_t n = 1; n < 6; n++) {
@@ -649,7 +606,7 @@ static void test_after_failed_sync(void **state VC_UNUSED)
 	flush();
 	fix_log_append(&fix, 96);
 	fix_log_append(&fix, 9000);
-	vc_sim_fail(sim, &(struct vc_sim_fault){ .ops = VC_SIM_SYNC, .path = segment_path(slot_of(vc_sim_io(sim), 1)), .nth = 1,
+	vc_sim_fail(sim, &(struct vc_sim_fault){ .ops = VC_SIM_SYNC, .path = fix_log_segment_path(fix_log_slot_of(vc_sim_io(sim), 1)), .nth = 1,
 						 .error = EIO });
 	assert_int_equal(vc_log_flush_wait(fix.log, 0), -EIO);
 	vc_sim_fail(sim, NULL);

@@ -224,6 +224,63 @@ static void test_crash_in_salvage(void **state VC_UNUSED)
 		vc_sim_free(sim);
 	}
 	print_message("%zu crashes within a salvage of %zu events\n", (end - from) / step + 1, end - from);
+
+/* Is the file that LMDB was kept in there, with these bytes? */
+static bool is_kept(struct vc_sim *sim, const char *name, const uint8_t *want, size_t len)
+{
+	struct vc_file *file;
+	uint8_t *got = malloc(len + 1);
+	char path[128];
+	ssize_t n = -1;
+
+	assert_non_null(got);
+	snprintf(path, sizeof(path), POOL "/backup/%s", name);
+	if (vc_io_open(vc_sim_io(sim), path, VC_IO_READ, &file) == 0) {
+		n = vc_io_pread(file, got, len + 1, 0);
+		vc_io_close(file);
+	}
+	n = n == (ssize_t)len && memcmp(got, want, len) == 0 ? 0 : -1;
+	free(got);
+	return n == 0;
+}
+
+static uint8_t *read_lmdb(struct vc_sim *sim, size_t *ret_len)
+{
+	struct vc_file *file;
+	uint64_t size;
+	uint8_t *bytes;
+
+	assert_int_equal(vc_io_open(vc_sim_io(sim), DATA, VC_IO_READ, &file), 0);
+	assert_int_equal(vc_io_size(file, &size), 0);
+	bytes = malloc(size);
+	assert_non_null(bytes);
+	assert_int_equal(vc_io_pread(file, bytes, size, 0), size);
+	vc_io_close(file);
+	*ret_len = size;
+	return bytes;
+}
+
+/* What a rebuild has said to be done survives a power cut: the new LMDB in its place, and the old one where it was put. */
+static void test_rebuilt_is_durable(void **state VC_UNUSED)
+{
+	struct vc_sim_policy all = { .keep = VC_SIM_KEEP_ALL }, none = { .keep = VC_SIM_KEEP_NONE };
+	struct vc_rebuild_options o = { .check = { .found = note }, .say = note };
+	struct vc_rebuild_result result;
+	uint64_t rng = vc_unit_seed();
+	struct crash_run *run = some_work(&rng);
+	size_t at = vc_sim_events(run->sim), len;
+	struct vc_sim *first, *after;
+	uint8_t *old;
+
+	crash_run_stop(run);
+	first = vc_sim_crash(run->sim, at, &all);
+	old = read_lmdb(first, &len);
+	assert_int_equal(vc_rebuild_pool(vc_sim_io(first), POOL, &o, &result), 0);
+	assert_true(result.replaced);
+	after = vc_sim_crash(first, vc_sim_events(first), &none);
+	assert_true(is_kept(after, result.kept, old, len));
+	is_allowed(run, at, &all, after);
+	free(old);
 	vc_sim_free(first);
 	crash_run_free(run);
 }
@@ -324,14 +381,49 @@ static void test_crash_in_repair(void **state VC_UNUSED)
 	assert_true(result.before.findings > 0 && result.after.findings == 0 && result.fixed > 0);
 	end = vc_sim_events(first);
 	for (size_t i = from; i <= end; i++) {
-		struct vc_sim_policy policy = some_policy(&rng);
-		struct vc_sim *sim = vc_sim_crash(first, i, &policy);
+		struct vc_sim_policy policies[] = { { .keep = VC_SIM_KEEP_NONE }, { .keep = VC_SIM_KEEP_NAMES }, some_policy(&rng) };
 
-		repaired_again(sim, &images);
-		vc_sim_free(sim);
+		for (size_t k = 0; k < VC_ARRAY_LEN(policies); k++) {
+			struct vc_sim *sim = vc_sim_crash(first, i, &policies[k]);
+
+			repaired_again(sim, &images);
+			vc_sim_free(sim);
+		}
 	}
 	print_message("%zu crashes within a repair\n", end + 1 - from);
 	books_free(&images);
+	vc_sim_free(first);
+	crash_run_free(run);
+}
+
+/* What a repair has said to be done survives a power cut: nothing is left to repair, and LMDB as it was is kept. */
+static void test_repaired_is_durable(void **state VC_UNUSED)
+{
+	struct vc_sim_policy all = { .keep = VC_SIM_KEEP_ALL }, none = { .keep = VC_SIM_KEEP_NONE };
+	uint64_t rng = vc_unit_seed();
+	struct crash_run *run = some_work(&rng);
+	struct vc_repair_result result;
+	struct vc_sim *first, *after;
+	struct books books;
+	uint8_t *old;
+	size_t len;
+
+	crash_run_reopen(run);
+	crash_run_stop(run);
+	first = vc_sim_crash(run->sim, vc_sim_events(run->sim), &all);
+	repair(first, &result);
+	books_load(vc_sim_io(first), POOL, &books);
+	damage(first, &books);
+	old = read_lmdb(first, &len);
+	repair(first, &result);
+	assert_true(result.replaced);
+	after = vc_sim_crash(first, vc_sim_events(first), &none);
+	assert_true(is_kept(after, result.kept, old, len));
+	repair(after, &result);
+	assert_int_equal(result.before.findings, 0);
+	free(old);
+	books_free(&books);
+	vc_sim_free(after);
 	vc_sim_free(first);
 	crash_run_free(run);
 }
@@ -342,6 +434,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_salvage), with_messages(test_crash_in_repair),
+
+		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_repair),
+		with_messages(test_rebuilt_is_durable), with_messages(test_repaired_is_durable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

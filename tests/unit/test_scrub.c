@@ -99,8 +99,8 @@ static struct vc_inode *image_make(struct place *p, const char *name, unsigned i
 	return inode;
 }
 
-/* Change a byte of the only place in POOL/sub where this block lies. */
-static void block_damage(struct place *p, const char *sub, unsigned image, uint64_t i)
+/* Change the byte `delta` bytes behind the beginning of the only place in POOL/sub where this block lies. */
+static void block_damage_at(struct place *p, const char *sub, unsigned image, uint64_t i, ptrdiff_t delta)
 {
 	uint8_t want[BLOCK];
 	char path[600];
@@ -126,10 +126,10 @@ static void block_damage(struct place *p, const char *sub, unsigned image, uint6
 		assert_true(bytes && read(fd, bytes, (size_t)st.st_size) == st.st_size);
 		at = memmem(bytes, (size_t)st.st_size, want, sizeof(want));
 		if (at) {
-			uint8_t flipped = at[100] ^ 4;
+			uint8_t flipped = at[delta] ^ 4;
 
 			places++;
-			assert_int_equal(pwrite(fd, &flipped, 1, at + 100 - bytes), 1);
+			assert_int_equal(pwrite(fd, &flipped, 1, at + delta - bytes), 1);
 		}
 		free(bytes);
 		close(fd);
@@ -137,6 +137,8 @@ static void block_damage(struct place *p, const char *sub, unsigned image, uint6
 	closedir(d);
 	assert_int_equal(places, 1);
 }
+
+static void block_damage(struct place *p, const char *sub, unsigned image, uint64_t i) { block_damage_at(p, sub, image, i, 100); }
 
 static void wait_a_moment(void)
 {
@@ -230,6 +232,21 @@ static void test_chunk(void **state)
 	vc_inode_put(clone);
 }
 
+/* Of the header of a chunk only what its checksum alone covers. */
+static void test_chunk_header(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = image_make(p, "a", 1, 64, 8);
+	struct vc_scrub_status s;
+
+	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), 0);
+	block_damage_at(p, "chunk", 1, 40, (ptrdiff_t)offsetof(struct vc_disk_chunk, lsn) - (ptrdiff_t)sizeof(struct vc_disk_chunk));
+	scrub_all(p, &s);
+	assert_int_equal(s.found, 1);
+	expect_found(p, 0, vc_inode_ino(a), VC_SCRUB_CHUNK, 40, 4);
+	vc_inode_put(a);
+}
+
 /* Written straight to chunks, and named by the log only. */
 static void test_direct_chunk(void **state)
 {
@@ -261,6 +278,23 @@ static void test_log(void **state)
 	vc_inode_put(a);
 	vc_inode_put(b);
 	place_close(p, true); /* it could not be destaged */
+}
+
+/* The header of a batch in the middle of the log: what lies behind it is not its end. */
+static void test_log_batch(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = image_make(p, "a", 1, 64, 4);
+	ptrdiff_t sums = 4 * sizeof(uint32_t);
+	struct vc_scrub_status s;
+
+	block_damage_at(p, "log", 1, 16, (ptrdiff_t)offsetof(struct vc_disk_batch, prev_hash) - sums -
+				(ptrdiff_t)(sizeof(struct vc_disk_op) + sizeof(struct vc_disk_record) + sizeof(struct vc_disk_batch)));
+	scrub_all(p, &s);
+	assert_int_equal(s.found, 1);
+	expect_found(p, 0, 0, VC_SCRUB_LOG, 0, 0);
+	vc_inode_put(a);
+	place_close(p, true);
 }
 
 /* Every map node there is, found by its key: the root is damaged, so all of the image is. */
@@ -409,8 +443,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_undamaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_chunk, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_chunk_header, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_direct_chunk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_log, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_log_batch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_meta_rate, setup, teardown),
