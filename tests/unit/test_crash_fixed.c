@@ -192,8 +192,8 @@ static void test_recovery_dies(void **state VC_UNUSED)
 }
 
 /*
- * A process is killed with chunks of a large write that were never synced. The next one reads them, and what it has flushed counts on
- * them: it must have synced them, and their names.
+ * A process is killed with chunks of a large write that were never synced. The next one reads them, and what it shows and what it flushes
+ * counts on them: it must have synced them, and their names.
  */
 static void test_direct_after_kill(void **state VC_UNUSED)
 {
@@ -202,6 +202,7 @@ static void test_direct_after_kill(void **state VC_UNUSED)
 	crash_do_create(run, "a");
 	crash_do_write(run, "a", 0, 512 * KIB, 0);
 	crash_run_kill(run);
+	crash_with(run, vc_sim_events(run->sim), (struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
 	crash_do_flush(run);
 	crash_with(run, vc_sim_events(run->sim), (struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
 	crash_do_task(run, VC_TASK_DESTAGE);
@@ -418,7 +419,8 @@ int main(void)
 		scenario(test_destage),
 		scenario(test_clean),
 		scenario(test_log_round),
-		scenario(test_direct_after_kill), scenario(test_recovery_dies),
+		scenario(test_direct_after_kill),
+		scenario(test_recovery_dies),
 		scenario(test_backup),
 		scenario(test_empty_checkpoint),
 		scenario(test_torn_first_segment),

@@ -224,6 +224,11 @@ static void test_crash_in_salvage(void **state VC_UNUSED)
 		vc_sim_free(sim);
 	}
 	print_message("%zu crashes within a salvage of %zu events\n", (end - from) / step + 1, end - from);
+	vc_sim_free(first);
+	crash_run_free(run);
+}
+
+/* ---- what is kept, and lasts ---- */
 
 /* Is the file that LMDB was kept in there, with these bytes? */
 static bool is_kept(struct vc_sim *sim, const char *name, const uint8_t *want, size_t len)
@@ -433,10 +438,8 @@ static void test_repaired_is_durable(void **state VC_UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_salvage), with_messages(test_crash_in_repair),
-
-		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_repair),
-		with_messages(test_rebuilt_is_durable), with_messages(test_repaired_is_durable),
+		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_salvage),
+		with_messages(test_crash_in_repair), with_messages(test_rebuilt_is_durable), with_messages(test_repaired_is_durable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
