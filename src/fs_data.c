@@ -54,19 +54,33 @@ static void data_write_answer(struct fs_op *op)
 	fs_op_free(op);
 }
 
-/**
- * Pages are dropped for direct handles only: while a cached one writes, the kernel holds the pages until the answer. Pages
- * of a mapping are written back through any handle, so that a direct handle does not tell: the request does.
- */
-static void data_write_notify(struct fs_job *job)
+static void data_write_notify_pages(struct fs_job *job)
 {
 	struct fs_op *op = vc_container_of(job, struct fs_op, job);
 
-	if (op->handle->direct && !op->from_cache)
-		fs_notify_range(op->fs, op->ino, op->offset, op->len);
-	else
-		fs_notify_attr(op->fs, op->ino);
+	fs_notify_range(op->fs, op->ino, op->offset, op->len);
 	data_write_answer(op);
+}
+
+static void data_write_notify_attr(struct fs_job *job)
+{
+	struct fs_op *op = vc_container_of(job, struct fs_op, job);
+
+	fs_notify_attr(op->fs, op->ino);
+	data_write_answer(op);
+}
+
+/**
+ * Pages are dropped for direct handles only: while a cached one writes, the kernel holds the pages until the answer. Pages
+ * of a mapping are written back through any handle, so that a direct handle does not tell: the request does. For the same reason the
+ * answer of a cached write may not wait in the notify queue, behind a range that waits for the page.
+ */
+static void data_write_queue(struct fs_op *op)
+{
+	bool pages = op->handle->direct && !op->from_cache;
+
+	op->job.fn = pages ? data_write_notify_pages : data_write_notify_attr;
+	fs_queue_add(pages ? &op->fs->notify : &op->fs->finish, &op->job);
 }
 
 static void data_written(struct fs_op *op, int error)
@@ -76,8 +90,7 @@ static void data_written(struct fs_op *op, int error)
 	if (error < 0) {
 		fs_op_reply_err(op, error);
 	} else if (cached || op->wide) {
-		op->job.fn = data_write_notify;
-		fs_queue_add(&op->fs->notify, &op->job);
+		data_write_queue(op);
 	} else {
 		data_write_answer(op);
 	}

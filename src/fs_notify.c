@@ -11,8 +11,8 @@
  * those which are dirty are written up to the size that it knows, and must not be written with zeros up to the new one.
  *
  * The kernel locks the pages while it drops them, so that a request which holds one of them (a cached read) must be
- * answered by another thread meanwhile. Hence only the notify queue calls these functions, and only requests for which
- * the kernel holds no page are answered there.
+ * answered by another thread meanwhile. Hence only the notify queue calls these functions, but for fs_notify_attr, which touches no page, and
+ * only requests for which the kernel holds no page are answered there.
  */
 #include "config.h"
 #include "fs_impl.h"
