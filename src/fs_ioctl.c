@@ -267,7 +267,7 @@ static int ioctl_range_start(const struct ioctl_call *c, const struct vc_caller 
 	if (r < 0)
 		return r;
 	if (len == 0) /* nothing to share */
-		return vc_volume_flush(c->h->inode, &op->done);
+		return vc_volume_flush(c->h->inode, false, &op->done);
 	return vc_volume_copy_range(op->inode, a->src_offset, c->h->inode, a->dst_offset, len, true, &op->count, &op->done);
 }
 

@@ -28,7 +28,8 @@ static struct vc_log *log_alloc(const struct vc_log_params *params)
 	log->dir = strdup(params->dir);
 	log->segments = calloc(params->nsegments, sizeof(*log->segments));
 	log->ring = calloc(params->nsegments, sizeof(struct log_segment *));
-	if (!log->dir || !log->segments || !log->ring) {
+	log->syncs = calloc(params->nsegments, sizeof(*log->syncs));
+	if (!log->dir || !log->segments || !log->ring || !log->syncs) {
 		vc_log_close(log);
 		return NULL;
 	}
@@ -126,6 +127,7 @@ void vc_log_close(struct vc_log *log)
 	free(log->spare);
 	free(log->segments);
 	free(log->ring);
+	free(log->syncs);
 	free(log->dir);
 	vc_cond_fini(&log->written_cond);
 	vc_cond_fini(&log->sync_cond);

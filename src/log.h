@@ -126,8 +126,11 @@ void vc_log_applied(struct vc_log *log, struct vc_log_section *section);
  */
 void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool durable, struct vc_done *done);
 
-/** `done` when all records up to lsn are on stable storage. lsn 0: all that are assigned now. */
-void vc_log_flush(struct vc_log *log, uint64_t lsn, struct vc_done *done);
+/**
+ * `done` when all records up to lsn are on stable storage. lsn 0: all that are assigned now. may_sync: the calling thread may sync, when nobody
+ * does, and call other requests' completions; otherwise, and for all that comes meanwhile, the sync thread does.
+ */
+void vc_log_flush(struct vc_log *log, uint64_t lsn, bool may_sync, struct vc_done *done);
 /** The same, sleeping. */
 int vc_log_flush_wait(struct vc_log *log, uint64_t lsn) VC_MUST_CHECK;
 

@@ -8,6 +8,8 @@
 
 /* Below this a batch's memory is not worth giving back; above it a batch is closed to newcomers. */
 #define LOG_BATCH_BYTES (1u << 20)
+/* Of the page cache below; another size there costs only speed. */
+#define LOG_PAGE 4096u
 /* Written to the page cache and not pushed out yet: at most about this. */
 #define LOG_PUSH_BYTES (512u << 10)
 /* A segment never kept for data, so that a cut, which loses the rest of a segment, cannot eat what was admitted. */
@@ -79,6 +81,8 @@ struct vc_log {
 	struct vc_log_section *oldest, *current;
 
 	struct vc_done *flushes, **flush_tail; /* `at`: up to which LSN */
+	bool syncing;                  /* a thread is syncing: nobody else does */
+	bool *syncs;                   /* nsegments; of that thread */
 	int failed;                    /* -EIO, once */
 	bool stopping, started;
 	pthread_t sync_thread, prep_thread;

@@ -288,7 +288,7 @@ static uint64_t log_records_hash(const struct vc_log_batch *batch)
  */
 static void log_push(struct vc_log *log, const struct vc_log_batch *batch)
 {
-	uint64_t end = VC_ROUND_DOWN(batch->offset + batch->len, UINT64_C(4096));
+	uint64_t end = VC_ROUND_DOWN(batch->offset + batch->len, (uint64_t)LOG_PAGE);
 
 	if (batch->opens_segment)
 		log->pushed = 0;
@@ -298,13 +298,22 @@ static void log_push(struct vc_log *log, const struct vc_log_batch *batch)
 	log->pushed = end;
 }
 
-/* A write that found no space has written nothing that counts: it may be made again, to the same place. */
-static int log_write_at(struct vc_log *log, const struct vc_log_batch *batch, const void *bytes, size_t len, uint64_t offset)
+/*
+ * Zeros follow to the end of the page: writing a part of a page that is not in memory would read it from the device first. The next batch,
+ * which begins in that page, finds it there.
+ *
+ * A write that found no space has written nothing that counts: it may be made again, to the same place.
+ */
+static int log_write_at(struct vc_log *log, const struct vc_log_batch *batch, void *bytes, size_t len, uint64_t offset)
 {
-	int r = vc_io_pwrite(batch->segment->file, bytes, len, offset);
+	static uint8_t zeros[LOG_PAGE];
+	uint64_t end = VC_ROUND_UP(offset + len, (uint64_t)LOG_PAGE);
+	struct iovec iov[] = { { bytes, len }, { zeros, (size_t)(end - offset - len) } };
+	int n = end > offset + len && end <= log->p.segment_size ? 2 : 1;
+	int r = vc_io_pwritev(batch->segment->file, iov, n, offset);
 
 	while ((r == -ENOSPC || r == -EDQUOT) && log->p.make_room && log->p.make_room(log->p.ctx))
-		r = vc_io_pwrite(batch->segment->file, bytes, len, offset);
+		r = vc_io_pwritev(batch->segment->file, iov, n, offset);
 	return r;
 }
 
@@ -403,7 +412,6 @@ static void log_add_flush_locked(struct vc_log *log, uint64_t lsn, struct vc_don
 	done->next = NULL;
 	*log->flush_tail = done;
 	log->flush_tail = &done->next;
-	vc_cond_signal(&log->sync_cond);
 }
 
 void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool durable, struct vc_done *done)
@@ -414,6 +422,8 @@ void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool dura
 	vc_mutex_lock(&log->lock);
 	if (done && durable) {
 		log_add_flush_locked(log, slot->lsn, done);
+		if (!log->syncing)
+			vc_cond_signal(&log->sync_cond);
 	} else if (done) {
 		done->next = NULL;
 		*batch->done_tail = done;
@@ -429,7 +439,9 @@ void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool dura
 		log->p.space(log->p.ctx);
 }
 
-void vc_log_flush(struct vc_log *log, uint64_t lsn, struct vc_done *done)
+static void log_sync_round_locked(struct vc_log *log) VC_REQUIRES(log->lock);
+
+void vc_log_flush(struct vc_log *log, uint64_t lsn, bool may_sync, struct vc_done *done)
 {
 	int r = 0;
 	bool now;
@@ -442,6 +454,10 @@ void vc_log_flush(struct vc_log *log, uint64_t lsn, struct vc_done *done)
 		r = -EIO;
 	if (!now)
 		log_add_flush_locked(log, lsn, done);
+	if (!now && may_sync && !log->syncing && lsn <= log->written_lsn)
+		log_sync_round_locked(log);
+	else if (!now && !log->syncing)
+		vc_cond_signal(&log->sync_cond);
 	vc_mutex_unlock(&log->lock);
 	if (now)
 		vc_done_call(done, r);
@@ -452,7 +468,7 @@ int vc_log_flush_wait(struct vc_log *log, uint64_t lsn)
 	struct vc_wait wait;
 
 	vc_wait_init(&wait);
-	vc_log_flush(log, lsn, &wait.done);
+	vc_log_flush(log, lsn, false, &wait.done);
 	return vc_wait_for(&wait);
 }
 
@@ -508,22 +524,49 @@ static void log_finish_flushes(struct vc_done *flush, uint64_t durable)
 	}
 }
 
-static void log_sync_once_locked(struct vc_log *log, bool *dirty) VC_REQUIRES(log->lock);
-static void log_sync_once_locked(struct vc_log *log, bool *dirty)
+/* One sync of what is written. Whoever is here has the role: log->syncing. */
+static void log_sync_once_locked(struct vc_log *log) VC_REQUIRES(log->lock);
+static void log_sync_once_locked(struct vc_log *log)
 {
 	uint64_t target = log->written_lsn;
 	int r;
 
-	log_take_dirty_locked(log, dirty);
+	log_take_dirty_locked(log, log->syncs);
 	vc_mutex_unlock(&log->lock);
 	r = log->p.before_sync ? log->p.before_sync(log->p.ctx) : 0;
 	if (r == 0)
-		r = log_sync_segments(log, dirty);
+		r = log_sync_segments(log, log->syncs);
 	vc_mutex_lock(&log->lock);
 	if (r < 0)
 		log_fail_locked(log, r);
 	else
 		log->durable_lsn = VC_MAX(log->durable_lsn, target);
+}
+
+/*
+ * Sync, and complete the flushes that this satisfies; those that came meanwhile are the sync thread's. Nobody is in the role; the lock is
+ * held on entry and exit.
+ */
+static void log_sync_round_locked(struct vc_log *log)
+{
+	struct vc_done *done;
+	uint64_t durable;
+	int failed;
+
+	log->syncing = true;
+	if (!log->failed && log->written_lsn > log->durable_lsn)
+		log_sync_once_locked(log);
+	log->syncing = false;
+	done = log_take_flushes_locked(log);
+	if (log->flushes || log->stopping)
+		vc_cond_signal(&log->sync_cond);
+	durable = log->durable_lsn;
+	failed = log->failed;
+	vc_mutex_unlock(&log->lock);
+	log_finish_flushes(done, durable);
+	if (failed && log->p.space)
+		log->p.space(log->p.ctx);
+	vc_mutex_lock(&log->lock);
 }
 
 /*
@@ -533,38 +576,16 @@ static void log_sync_once_locked(struct vc_log *log, bool *dirty)
 void *log_sync_thread(void *arg)
 {
 	struct vc_log *log = arg;
-	bool *dirty = calloc(log->p.nsegments, sizeof(*dirty));
 
 	vc_mutex_lock(&log->lock);
-	if (!dirty)
-		log_fail_locked(log, -ENOMEM);
-	for (;;) {
-		struct vc_done *done;
-		uint64_t durable;
-		int failed;
-
-		if (!log->flushes) {
-			if (log->stopping)
-				break;
+	while (log->flushes || log->syncing || !log->stopping) {
+		if (!log->flushes || log->syncing)
 			vc_cond_wait(&log->sync_cond, &log->lock);
-			continue;
-		}
-		if (!log->failed && log->written_lsn <= log->durable_lsn && log->flushes->at > log->durable_lsn) {
+		else if (!log->failed && log->written_lsn <= log->durable_lsn && log->flushes->at > log->durable_lsn)
 			vc_cond_wait(&log->written_cond, &log->lock);
-			continue;
-		}
-		if (!log->failed && log->written_lsn > log->durable_lsn)
-			log_sync_once_locked(log, dirty);
-		done = log_take_flushes_locked(log);
-		durable = log->durable_lsn;
-		failed = log->failed;
-		vc_mutex_unlock(&log->lock);
-		log_finish_flushes(done, durable);
-		if (failed && log->p.space)
-			log->p.space(log->p.ctx);
-		vc_mutex_lock(&log->lock);
+		else
+			log_sync_round_locked(log);
 	}
 	vc_mutex_unlock(&log->lock);
-	free(dirty);
 	return NULL;
 }

@@ -360,7 +360,7 @@ int vc_pool_task_wait(struct vc_pool *pool, enum vc_task_kind kind, uint64_t id)
 
 int vc_pool_sync(struct vc_pool *pool, struct vc_done *done)
 {
-	vc_log_flush(pool->log, 0, done);
+	vc_log_flush(pool->log, 0, false, done);
 	return 0;
 }
 

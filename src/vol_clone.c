@@ -350,7 +350,7 @@ static int copy_bytes(const struct copy *c, uint64_t from, uint64_t len)
 static int copy_finish(const struct copy *c, struct vc_done *done)
 {
 	if (c->durable)
-		vc_log_flush(vol_pool(c->dst)->log, 0, done);
+		vc_log_flush(vol_pool(c->dst)->log, 0, false, done);
 	else
 		vc_done_call(done, 0);
 	return 0;

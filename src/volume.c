@@ -118,11 +118,11 @@ int vol_fit_admission(struct vc_pool *pool, struct vc_record *rec, size_t admitt
 
 /* ---- flush and information ---- */
 
-int vc_volume_flush(struct vc_inode *inode, struct vc_done *done)
+int vc_volume_flush(struct vc_inode *inode, bool may_sync, struct vc_done *done)
 {
 	struct vc_pool *pool = vol_pool(inode);
 
-	vc_log_flush(pool->log, 0, done);
+	vc_log_flush(pool->log, 0, may_sync, done);
 	return 0;
 }
 

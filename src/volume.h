@@ -37,8 +37,8 @@ int vc_volume_allocate(struct vc_inode *inode, int mode, uint64_t offset, uint64
 /** SEEK_DATA / SEEK_HOLE of lseek(2): exact to the block, sees the log. -ENXIO as lseek. */
 int vc_volume_seek(struct vc_inode *inode, uint64_t offset, int whence, uint64_t *ret_offset) VC_MUST_CHECK;
 
-/** Everything that returned before is durable when done(0) (D1). */
-int vc_volume_flush(struct vc_inode *inode, struct vc_done *done) VC_MUST_CHECK;
+/** Everything that returned before is durable when done(0) (D1). may_sync: see vc_log_flush; the caller holds no lock then. */
+int vc_volume_flush(struct vc_inode *inode, bool may_sync, struct vc_done *done) VC_MUST_CHECK;
 
 /* ---- cloning: one log record, durable when done; see D3 ---- */
 

@@ -157,7 +157,7 @@ static void step_burst(struct crash_run *run)
 		burst_start(&b, &ops[n]);
 		ops[n].state = run->nstates - 1;
 		ops[n].durable = true;
-		assert_int_equal(vc_volume_flush(run->w.dirs[0], &ops[n++].done), 0);
+		assert_int_equal(vc_volume_flush(run->w.dirs[0], false, &ops[n++].done), 0);
 	}
 	world_note("burst of %zu%s\n", nwrites, n ? " and a flush" : "");
 	while (nwrites-- && log_waits(run) == waits) {

@@ -141,7 +141,7 @@ int engine_flush(struct vc_inode *inode)
 	struct vc_wait w;
 
 	vc_wait_init(&w);
-	return vc_wait_result(&w, vc_volume_flush(inode, &w.done));
+	return vc_wait_result(&w, vc_volume_flush(inode, true, &w.done));
 }
 
 int engine_clone(struct vc_inode *src, struct vc_inode *dir, const char *name, struct vc_inode **ret)

@@ -308,7 +308,7 @@ static void test_group_commit(void **state VC_UNUSED)
 		fix_log_append(&fix, 96);
 	before = vc_sim_calls(sim, VC_SIM_SYNC);
 	for (unsigned i = 0; i < N; i++)
-		vc_log_flush(fix.log, i + 1, note(&noted[i], i + 1));
+		vc_log_flush(fix.log, i + 1, false, note(&noted[i], i + 1));
 	assert_int_equal(vc_log_flush_wait(fix.log, 0), 0);
 	fix_log_close(&fix, false);
 	for (unsigned i = 0; i < N; i++)
@@ -499,7 +499,7 @@ static void test_fail_from_outside(void **state VC_UNUSED)
 	assert_int_equal(fix_log_open(&fix), 0);
 	assert_int_equal(fix_log_admit(&fix, VC_LOG_META, 96), 0);
 	assert_int_equal(fix_log_reserve(&fix, 96, &slot), 0);
-	vc_log_flush(fix.log, 0, note(&flushed, slot.lsn));
+	vc_log_flush(fix.log, 0, false, note(&flushed, slot.lsn));
 	vc_log_fail(fix.log, -EIO);
 	expect_failed();
 	assert_int_equal(vc_log_flush_wait(fix.log, 0), -EIO);
