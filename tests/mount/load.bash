@@ -10,6 +10,9 @@ jobs_pids=()
 loops=()
 loop=
 
+# A device that was let go of may be somebody else's by now.
+loop_is_ours() { [[ $(losetup --noheadings --output BACK-FILE "$1" 2>/dev/null) == "$TEST_DIR"/* ]]; }
+
 # Below a dead or hanging daemon nothing can be unmounted in peace: when the test fails, end it first.
 load_cleanup() {
 	local status=$? pid point
@@ -25,7 +28,7 @@ load_cleanup() {
 		[ "$point" = "$MNT" ] || umount "$point" 2>/dev/null || umount -l "$point"
 	done
 	for loop in "${loops[@]}"; do
-		losetup -d "$loop" 2>/dev/null
+		loop_is_ours "$loop" && losetup -d "$loop" 2>/dev/null
 	done
 	for pid in "${jobs_pids[@]}"; do
 		wait "$pid" 2>/dev/null
