@@ -11,21 +11,10 @@
 
 #include "checksum.h"
 #include "clean_impl.h"
-#include "engine.h"
-#include "io_sim.h"
 #include "journal_read.h"
 #include "meta_impl.h"
+#include "place.h"
 #include "pool_impl.h"
-
-#define POOL "/pool"
-#define BLOCK VC_BLOCK_SIZE
-#define MIB (1u << 20)
-
-struct place {
-	struct vc_sim *sim;
-	struct vc_pool *pool;
-	struct vc_inode *root;
-};
 
 /* ---- in the middle of a clean: between its capture and its mark ---- */
 
@@ -63,85 +52,6 @@ static int clean_with(struct place *p, void (*fn)(struct place *p))
 	return r;
 }
 
-/* ---- a pool ---- */
-
-static void place_open(struct place *p)
-{
-	p->pool = engine_open(vc_sim_io(p->sim), POOL, ENGINE_DESTAGE_NEVER);
-	p->root = engine_root(p->pool);
-}
-
-static void place_close(struct place *p, bool sudden)
-{
-	vc_inode_put(p->root);
-	if (sudden)
-		vc_pool_abandon(p->pool);
-	else
-		engine_close(p->pool);
-	p->pool = NULL;
-}
-
-static int setup(void **state)
-{
-	struct vc_pool_geometry geometry = { .chunk_blocks = 1, .chunk_segment_size = 256 << 10, .log_segment_size = 1 << 20, .log_segments = 8 };
-	struct place *p = calloc(1, sizeof(*p));
-
-	*state = p;
-	assert_non_null(p);
-	p->sim = vc_sim_new();
-	assert_int_equal(vc_pool_create(vc_sim_io(p->sim), POOL, &geometry), 0);
-	engine_setup(NULL);
-	place_open(p);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct place *p = *state;
-
-	if (p->pool)
-		place_close(p, true);
-	engine_teardown(NULL);
-	vc_sim_free(p->sim);
-	free(p);
-	return 0;
-}
-
-static struct vc_inode *make_file(struct place *p, const char *name)
-{
-	struct vc_inode *inode;
-
-	assert_int_equal(engine_create(p->root, name, S_IFREG | 0600, NULL, &inode), 0);
-	return inode;
-}
-
-/* Bytes that do not compress, and follow from the seed. */
-static void fill(struct vc_inode *inode, uint64_t offset, size_t len, uint64_t seed)
-{
-	uint64_t *bytes = malloc(len);
-
-	assert_non_null(bytes);
-	for (size_t i = 0; i < len / 8; i++)
-		bytes[i] = vc_unit_random(&seed);
-	assert_int_equal(engine_write(inode, bytes, len, offset, 0), 0);
-	free(bytes);
-}
-
-static bool holds(struct vc_inode *inode, uint64_t offset, size_t len, uint64_t seed)
-{
-	uint64_t *bytes = malloc(len);
-	bool same;
-
-	assert_non_null(bytes);
-	same = vc_volume_read(inode, bytes, len, offset) == (ssize_t)len;
-	for (size_t i = 0; i < len / 8 && same; i++)
-		same = bytes[i] == vc_unit_random(&seed);
-	free(bytes);
-	return same;
-}
-
-static void destage(struct place *p) { assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), 0); }
-
 static uint64_t segments(struct vc_pool *pool)
 {
 	struct vc_pool_figures f;
@@ -169,13 +79,13 @@ static void test_numbers_go_on(void **state)
 {
 	struct place *p = *state;
 	struct numbers before, after;
-	struct vc_inode *a = make_file(p, "a"), *clone;
+	struct vc_inode *a = place_file(p, "a"), *clone;
 
-	fill(a, 0, MIB, 1);
-	destage(p);
+	place_fill(a, 0, PLACE_MIB, 1);
+	place_destage(p);
 	assert_int_equal(engine_clone(a, p->root, "b", &clone), 0);
-	fill(a, 0, MIB, 2);
-	destage(p);
+	place_fill(a, 0, PLACE_MIB, 2);
+	place_destage(p);
 	vc_inode_put(a);
 	vc_inode_put(clone);
 	assert_int_equal(engine_unlink(p->root, "a"), 0);
@@ -212,20 +122,20 @@ static void test_rows_go(void **state)
 	struct vc_inode *a, *link;
 	uint64_t before;
 
-	destage(p);
+	place_destage(p);
 	before = rows(p->pool);
-	a = make_file(p, "a");
+	a = place_file(p, "a");
 	assert_int_equal(engine_create(p->root, "link", S_IFLNK | 0777, "a", &link), 0);
 	for (char name[] = "user.0"; name[5] < '9'; name[5]++)
 		assert_int_equal(vc_xattr_set(a, name, "value", 5, 0), 0);
-	destage(p);
+	place_destage(p);
 	assert_true(rows(p->pool) > before + 8);
 	vc_inode_put(a);
 	vc_inode_put(link);
 	assert_int_equal(engine_unlink(p->root, "a"), 0);
 	assert_int_equal(engine_unlink(p->root, "link"), 0);
 	vc_pool_wait_reaped(p->pool);
-	destage(p);
+	place_destage(p);
 	/* Of chunk segments there may be one more. */
 	assert_true(rows(p->pool) <= before + 1);
 }
@@ -236,7 +146,7 @@ static void test_rows_go(void **state)
 static void flip_in_log(struct place *p, uint64_t seed)
 {
 	uint64_t want = vc_unit_random(&seed);
-	uint8_t *bytes = malloc(MIB);
+	uint8_t *bytes = malloc(PLACE_MIB);
 	unsigned found = 0;
 
 	assert_non_null(bytes);
@@ -246,10 +156,10 @@ static void flip_in_log(struct place *p, uint64_t seed)
 		uint8_t *at;
 		ssize_t n;
 
-		snprintf(path, sizeof(path), POOL "/log/%04u.log", slot);
+		snprintf(path, sizeof(path), PLACE_POOL "/log/%04u.log", slot);
 		if (vc_io_open(vc_sim_io(p->sim), path, VC_IO_READ, &file) < 0)
 			continue;
-		n = vc_io_pread(file, bytes, MIB, 0);
+		n = vc_io_pread(file, bytes, PLACE_MIB, 0);
 		vc_io_close(file);
 		at = n > 0 ? memmem(bytes, (size_t)n, &want, sizeof(want)) : NULL;
 		if (at) {
@@ -265,17 +175,17 @@ static void flip_in_log(struct place *p, uint64_t seed)
 static void test_log_block(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
-	uint8_t buf[BLOCK];
+	struct vc_inode *a = place_file(p, "a");
+	uint8_t buf[PLACE_BLOCK];
 
-	fill(a, 0, BLOCK, 1);
-	fill(a, BLOCK, BLOCK, 2);
+	place_fill(a, 0, PLACE_BLOCK, 1);
+	place_fill(a, PLACE_BLOCK, PLACE_BLOCK, 2);
 	assert_int_equal(engine_flush(a), 0);
 	flip_in_log(p, 2);
-	assert_true(holds(a, 0, BLOCK, 1));
-	assert_int_equal(vc_volume_read(a, buf, BLOCK, BLOCK), -EIO);
+	assert_true(place_holds(a, 0, PLACE_BLOCK, 1));
+	assert_int_equal(vc_volume_read(a, buf, PLACE_BLOCK, PLACE_BLOCK), -EIO);
 	assert_true(engine_task(p->pool, VC_TASK_DESTAGE) < 0);
-	assert_int_equal(vc_volume_read(a, buf, BLOCK, BLOCK), -EIO);
+	assert_int_equal(vc_volume_read(a, buf, PLACE_BLOCK, PLACE_BLOCK), -EIO);
 	vc_inode_put(a);
 }
 
@@ -288,14 +198,14 @@ static void test_missing_row(void **state)
 	uint8_t key[9];
 	MDB_val k;
 
-	vc_inode_put(make_file(p, "a"));
-	destage(p);
+	vc_inode_put(place_file(p, "a"));
+	place_destage(p);
 	k = (MDB_val){ vc_row_key_ino(key, VC_ROW_INODE, 16), key };
 	assert_int_equal(vc_meta_write_begin(p->pool->meta, &txn), 0);
 	assert_int_equal(mdb_del(txn->txn, p->pool->meta->dbi[VC_DB_CAT], &k, NULL), 0);
 	assert_int_equal(vc_meta_commit(txn), 0);
 	place_close(p, true);
-	assert_int_equal(engine_try_open(vc_sim_io(p->sim), POOL, ENGINE_DESTAGE_NEVER, &pool), -EUCLEAN);
+	assert_int_equal(engine_try_open(vc_sim_io(p->sim), PLACE_POOL, ENGINE_DESTAGE_NEVER, &pool), -EUCLEAN);
 }
 
 /* The LMDB of another pool lies where that of this one should. */
@@ -316,33 +226,33 @@ static void test_other_meta(void **state)
 	assert_int_equal(vc_meta_put(txn, VC_DB_CAT, "GS", 2, &d, sizeof(d)), 0);
 	assert_int_equal(vc_meta_commit(txn), 0);
 	place_close(p, true);
-	assert_int_equal(engine_try_open(vc_sim_io(p->sim), POOL, ENGINE_DESTAGE_NEVER, &pool), -EUCLEAN);
+	assert_int_equal(engine_try_open(vc_sim_io(p->sim), PLACE_POOL, ENGINE_DESTAGE_NEVER, &pool), -EUCLEAN);
 }
 
 /* ---- the journal ---- */
 
 static void scan(struct place *p, struct vc_journal_scan *ret)
 {
-	assert_int_equal(vc_journal_scan(vc_sim_io(p->sim), POOL, p->pool->disk.uuid, ret), 0);
+	assert_int_equal(vc_journal_scan(vc_sim_io(p->sim), PLACE_POOL, p->pool->disk.uuid, ret), 0);
 }
 
 static void journal_path(const struct vc_journal_scan *s, size_t i, char buf[64])
 {
-	snprintf(buf, 64, POOL "/journal/%016llx.jnl", (unsigned long long)s->files[i]);
+	snprintf(buf, 64, PLACE_POOL "/journal/%016llx.jnl", (unsigned long long)s->files[i]);
 }
 
 /* No bit of an entry, and none of a file's head, can change unnoticed. */
 static void test_journal_bits(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 	struct vc_journal_scan whole, s;
 	struct vc_journal_entry last;
 	char path[64];
 
-	fill(a, 0, BLOCK, 1);
+	place_fill(a, 0, PLACE_BLOCK, 1);
 	vc_inode_put(a);
-	destage(p);
+	place_destage(p);
 	scan(p, &whole);
 	assert_true(whole.nentries > 0 && whole.nbroken == 0);
 	last = whole.entries[whole.nentries - 1];
@@ -378,7 +288,7 @@ static void test_journal_last(void **state)
 	struct vc_journal_scan s;
 	uint64_t lsn = 1000;
 
-	destage(p);
+	place_destage(p);
 	for (unsigned i = 1; i <= 3; i++) {
 		vc_journal_begin(p->pool->journal);
 		assert_int_equal(vc_journal_item(p->pool->journal, VC_JOURNAL_GONE, 0, 0, 0, i), 0);
@@ -398,7 +308,7 @@ static void write_more(struct place *p)
 	struct vc_inode *a = engine_lookup(p->root, "a");
 
 	for (unsigned i = 0; i < 4; i++)
-		fill(a, i * MIB, MIB, i + 10);
+		place_fill(a, i * PLACE_MIB, PLACE_MIB, i + 10);
 	vc_inode_put(a);
 }
 
@@ -406,18 +316,18 @@ static void write_more(struct place *p)
 static void test_sweep_spares_new_chunks(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 
-	fill(a, 0, BLOCK, 1);
+	place_fill(a, 0, PLACE_BLOCK, 1);
 	assert_int_equal(clean_with(p, write_more), 0);
 	for (unsigned i = 0; i < 4; i++)
-		assert_true(holds(a, i * MIB, MIB, i + 10));
+		assert_true(place_holds(a, i * PLACE_MIB, PLACE_MIB, i + 10));
 	vc_inode_put(a);
 	place_close(p, true);
 	place_open(p);
 	a = engine_lookup(p->root, "a");
 	for (unsigned i = 0; i < 4; i++)
-		assert_true(holds(a, i * MIB, MIB, i + 10));
+		assert_true(place_holds(a, i * PLACE_MIB, PLACE_MIB, i + 10));
 	vc_inode_put(a);
 }
 
@@ -425,21 +335,21 @@ static void overwrite_and_destage(struct place *p)
 {
 	struct vc_inode *a = engine_lookup(p->root, "a");
 
-	fill(a, 0, MIB, 2);
+	place_fill(a, 0, PLACE_MIB, 2);
 	vc_inode_put(a);
-	destage(p);
+	place_destage(p);
 }
 
 /* Nodes that a checkpoint replaces during a mark are gone when it ends: the next one finds nothing. */
 static void test_deferred_nodes_go(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 	struct vc_task_status status;
 
-	fill(a, 0, MIB, 1);
+	place_fill(a, 0, PLACE_MIB, 1);
 	assert_int_equal(clean_with(p, overwrite_and_destage), 0);
-	assert_true(holds(a, 0, MIB, 2));
+	assert_true(place_holds(a, 0, PLACE_MIB, 2));
 	vc_inode_put(a);
 	assert_int_equal(engine_task(p->pool, VC_TASK_CLEAN), 0);
 	vc_pool_task_status(p->pool, VC_TASK_CLEAN, &status);
@@ -450,7 +360,7 @@ static void overwrite_and_fail(struct place *p)
 {
 	struct vc_inode *a = engine_lookup(p->root, "a");
 
-	fill(a, 0, BLOCK, 2);
+	place_fill(a, 0, PLACE_BLOCK, 2);
 	vc_inode_put(a);
 	vc_sim_fail(p->sim, &(struct vc_sim_fault){ .ops = VC_SIM_META_WRITE, .nth = 1, .error = ENOSPC, .sticky = true });
 	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), -ENOSPC);
@@ -460,15 +370,15 @@ static void overwrite_and_fail(struct place *p)
 static void test_failed_commit_defers_nothing(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 
-	fill(a, 0, BLOCK, 1);
-	fill(a, BLOCK, 8 * BLOCK, 3);
+	place_fill(a, 0, PLACE_BLOCK, 1);
+	place_fill(a, PLACE_BLOCK, 8 * PLACE_BLOCK, 3);
 	assert_int_equal(clean_with(p, overwrite_and_fail), 0);
-	assert_true(holds(a, 0, BLOCK, 2));
-	assert_true(holds(a, BLOCK, 8 * BLOCK, 3));
-	destage(p);
-	assert_true(holds(a, BLOCK, 8 * BLOCK, 3));
+	assert_true(place_holds(a, 0, PLACE_BLOCK, 2));
+	assert_true(place_holds(a, PLACE_BLOCK, 8 * PLACE_BLOCK, 3));
+	place_destage(p);
+	assert_true(place_holds(a, PLACE_BLOCK, 8 * PLACE_BLOCK, 3));
 	vc_inode_put(a);
 }
 
@@ -502,11 +412,11 @@ static void test_removed_under_reader(void **state)
 {
 	struct place *p = *state;
 	struct vc_io *io = vc_sim_io(p->sim);
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 
-	fill(a, 0, MIB, 1);
+	place_fill(a, 0, PLACE_MIB, 1);
 	vc_inode_put(a);
-	destage(p);
+	place_destage(p);
 	assert_int_equal(vc_chunk_scan(p->pool->chunks, take_entry, &look_entry), 1);
 	assert_int_equal(engine_unlink(p->root, "a"), 0);
 	place_close(p, false);
@@ -525,14 +435,14 @@ static void test_removed_under_reader(void **state)
 static void test_mark_misses_node(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 	struct vc_meta_txn *txn;
 	uint64_t before;
 	bool gone = false;
 
-	fill(a, 0, MIB, 1);
+	place_fill(a, 0, PLACE_MIB, 1);
 	vc_inode_put(a);
-	destage(p);
+	place_destage(p);
 	before = segments(p->pool);
 	assert_int_equal(vc_meta_write_begin(p->pool->meta, &txn), 0);
 	for (uint64_t id = 1; id < vc_map_next_node(p->pool->map); id++)
@@ -561,9 +471,9 @@ static void test_failed_pool_refuses(void **state)
 static void test_log_fails_pool(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 
-	fill(a, 0, BLOCK, 1);
+	place_fill(a, 0, PLACE_BLOCK, 1);
 	vc_sim_fail(p->sim, &(struct vc_sim_fault){ .ops = VC_SIM_SYNC, .path = "/log/", .nth = 1, .error = EIO });
 	assert_int_equal(engine_flush(a), -EIO);
 	vc_sim_fail(p->sim, NULL);
@@ -592,15 +502,15 @@ static void test_later_writes_wait(void **state)
 static void test_direct_is_capped(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 	uint64_t much = UINT64_C(1) << 50;
 
-	fill(a, 0, MIB / 2, 1);
-	assert_int_equal(atomic_load(&p->pool->direct_bytes), MIB / 2);
+	place_fill(a, 0, PLACE_MIB / 2, 1);
+	assert_int_equal(atomic_load(&p->pool->direct_bytes), PLACE_MIB / 2);
 	atomic_fetch_add(&p->pool->direct_bytes, much);
-	fill(a, 0, MIB / 2, 2);
-	assert_int_equal(atomic_fetch_sub(&p->pool->direct_bytes, much), much + MIB / 2);
-	assert_true(holds(a, 0, MIB / 2, 2));
+	place_fill(a, 0, PLACE_MIB / 2, 2);
+	assert_int_equal(atomic_fetch_sub(&p->pool->direct_bytes, much), much + PLACE_MIB / 2);
+	assert_true(place_holds(a, 0, PLACE_MIB / 2, 2));
 	vc_inode_put(a);
 }
 
@@ -608,13 +518,13 @@ static void test_direct_is_capped(void **state)
 static void test_gone_is_not_logged(void **state)
 {
 	struct place *p = *state;
-	struct vc_inode *a = make_file(p, "a");
+	struct vc_inode *a = place_file(p, "a");
 	struct vc_log_figures before, after;
 	struct vc_record rec;
 	struct vc_log_slot slot;
 
 	vc_record_init(&rec);
-	vc_record_op(&rec, VC_OP_GROW, vc_inode_ino(a), 0, 0, BLOCK, 0);
+	vc_record_op(&rec, VC_OP_GROW, vc_inode_ino(a), 0, 0, PLACE_BLOCK, 0);
 	assert_int_equal(vc_pool_admit(p->pool, VC_LOG_DATA, (size_t)vc_record_len(&rec)), 0);
 	vc_log_figures(p->pool->log, &before);
 	vc_mutex_lock(&a->lock);
@@ -630,7 +540,7 @@ static void test_gone_is_not_logged(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_numbers_go_on),
 		TEST(test_rows_go),
