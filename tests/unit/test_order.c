@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What must not happen before something else has: each test brings the engine between two steps, by stopping a thread there (the linker's
+ * --wrap), by a fault or by a crash, and looks at what would be lost were they the other way round.
+ */
+#include "config.h"
+#include "unit.h"
+
+#include <pthread.h>
+
+#include "place.h"
+#include "pool_impl.h"
+
+#define BLOCK PLACE_BLOCK
+
+/* ---- a record that has its number and is not applied yet ---- */
+
+int __real_vc_log_reserve(struct vc_log *log, size_t len, struct vc_log_slot *ret);
+int __wrap_vc_log_reserve(struct vc_log *log, size_t len, struct vc_log_slot *ret);
+void __real_vc_log_wait_applied(struct vc_log *log, struct vc_log_section *section);
+void __wrap_vc_log_wait_applied(struct vc_log *log, struct vc_log_section *section);
+int __real_vc_log_flush_wait(struct vc_log *log, uint64_t lsn);
+int __wrap_vc_log_flush_wait(struct vc_log *log, uint64_t lsn);
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool stopped, go;
+} between = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+static _Thread_local bool stops; /* this thread, after its next reservation */
+
+static void between_set(bool *what)
+{
+	pthread_mutex_lock(&between.lock);
+	*what = true;
+	pthread_cond_broadcast(&between.cond);
+	pthread_mutex_unlock(&between.lock);
+}
+
+static void between_wait(const bool *what)
+{
+	pthread_mutex_lock(&between.lock);
+	while (!*what)
+		pthread_cond_wait(&between.cond, &between.lock);
+	pthread_mutex_unlock(&between.lock);
+}
+
+int __wrap_vc_log_reserve(struct vc_log *log, size_t len, struct vc_log_slot *ret)
+{
+	int r = __real_vc_log_reserve(log, len, ret);
+
+	if (stops) {
+		stops = false;
+		between_set(&between.stopped);
+		between_wait(&between.go);
+	}
+	return r;
+}
+
+/* A destage comes to both in this order; whoever applies goes on at the first of them. */
+void __wrap_vc_log_wait_applied(struct vc_log *log, struct vc_log_section *section)
+{
+	between_set(&between.go);
+	__real_vc_log_wait_applied(log, section);
+}
+
+int __wrap_vc_log_flush_wait(struct vc_log *log, uint64_t lsn)
+{
+	between_set(&between.go);
+	return __real_vc_log_flush_wait(log, lsn);
+}
+
+static void *write_stopped(void *inode)
+{
+	stops = true;
+	place_fill(inode, 0, BLOCK, 2);
+	return NULL;
+}
+
+/* I6: a slice is destaged when all its records are applied; what the last of them has changed is in the checkpoint. */
+static void test_destage_waits_for_records(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = place_file(p, "a");
+	pthread_t writer;
+
+	place_fill(a, 0, BLOCK, 1);
+	place_destage(p);
+	between.stopped = between.go = false;
+	assert_int_equal(vc_thread_start(&writer, "writer", write_stopped, a), 0);
+	between_wait(&between.stopped);
+	place_destage(p);
+	pthread_join(writer, NULL);
+	assert_true(place_holds(a, 0, BLOCK, 2));
+	vc_inode_put(a);
+	place_close(p, true);
+	place_open(p);
+	a = engine_lookup(p->root, "a");
+	assert_true(place_holds(a, 0, BLOCK, 2));
+	vc_inode_put(a);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_destage_waits_for_records),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
