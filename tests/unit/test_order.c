@@ -184,6 +184,26 @@ static void test_journalled_chunks_stay(void **state)
 	vc_inode_put(a);
 }
 
+/* D8: while checkpoints find no space new data is refused, also when there is room otherwise and the reserve is whole again. */
+static void test_no_room_to_destage_is_told(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = place_file(p, "a");
+
+	place_fill(a, 0, BLOCK, 1);
+	commits_find_no_space(p);
+	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), -ENOSPC);
+	vc_pool_check_space(p->pool, true);
+	assert_int_equal(engine_write(a, "new", 3, 0, 0), -ENOSPC);
+	assert_true(atomic_load(&p->pool->full) & VC_FULL_DESTAGE);
+	assert_true(place_holds(a, 0, BLOCK, 1));
+	vc_sim_fail(p->sim, NULL);
+	place_destage(p);
+	place_fill(a, 0, BLOCK, 2);
+	assert_true(place_holds(a, 0, BLOCK, 2));
+	vc_inode_put(a);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
@@ -191,6 +211,7 @@ int main(void)
 		TEST(test_destage_waits_for_records),
 		TEST(test_clean_in_large_write),
 		TEST(test_journalled_chunks_stay),
+		TEST(test_no_room_to_destage_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
