@@ -6,8 +6,10 @@
 #include "config.h"
 #include "unit.h"
 
+#include <limits.h>
 #include <pthread.h>
 
+#include "meta.h"
 #include "place.h"
 #include "pool_impl.h"
 #include "rebuild.h"
@@ -204,6 +206,75 @@ static void test_no_room_to_destage_is_told(void **state)
 	vc_inode_put(a);
 }
 
+/* ---- what a clean removes ---- */
+
+struct rows {
+	struct vc_io *io;
+	unsigned n;
+};
+
+static int row_has_file(void *ctx, const void *key, size_t key_len, const void *value VC_UNUSED, size_t len VC_UNUSED)
+{
+	struct rows *rows = ctx;
+	struct vc_file *file;
+	char path[64];
+
+	assert_int_equal(key_len, 9);
+	snprintf(path, sizeof(path), PLACE_POOL "/chunk/%08llx.seg", (unsigned long long)vc_be64_at((const uint8_t *)key + 1));
+	assert_int_equal(vc_io_open(rows->io, path, VC_IO_READ, &file), 0);
+	vc_io_close(file);
+	rows->n++;
+	return 0;
+}
+
+/* How many rows of chunk segments LMDB has; each has its file. */
+static unsigned rows_with_files(struct vc_sim *sim)
+{
+	struct vc_meta_params params = { .io = vc_sim_io(sim), .dir = PLACE_POOL "/meta", .read_only = true };
+	struct rows rows = { .io = vc_sim_io(sim) };
+	uint8_t prefix = VC_ROW_SEGMENT;
+	struct vc_meta_txn *txn;
+	struct vc_meta *meta;
+
+	assert_int_equal(vc_meta_open(&params, &meta), 0);
+	assert_int_equal(vc_meta_read_begin(meta, &txn), 0);
+	assert_int_equal(vc_meta_scan(txn, VC_DB_CAT, &prefix, 1, NULL, 0, row_has_file, &rows), 0);
+	vc_meta_end(txn);
+	vc_meta_close(meta);
+	return rows.n;
+}
+
+/* D6: wherever a clean is cut off, no row of a segment stays whose file is gone: nobody would remove it any more. */
+static void test_rows_go_before_files(void **state)
+{
+	static const enum vc_sim_keep kinds[] = { VC_SIM_KEEP_ALL, VC_SIM_KEEP_NONE, VC_SIM_KEEP_DATA, VC_SIM_KEEP_NAMES };
+	struct place *p = *state;
+	struct vc_inode *a = place_file(p, "a");
+	struct vc_task_status status;
+	unsigned n, least = UINT_MAX, most = 0;
+	size_t from;
+
+	place_fill(a, 0, MIB, 1);
+	vc_inode_put(a);
+	assert_int_equal(engine_unlink(p->root, "a"), 0);
+	place_close(p, false); /* so that no chunk segment is open */
+	place_open(p);
+	from = vc_sim_events(p->sim);
+	assert_int_equal(engine_task(p->pool, VC_TASK_CLEAN), 0);
+	vc_pool_task_status(p->pool, VC_TASK_CLEAN, &status);
+	assert_true(status.freed_segments > 1);
+	for (size_t at = from, end = vc_sim_events(p->sim); at <= end; at++)
+		for (size_t i = 0; i < VC_ARRAY_LEN(kinds); i++) {
+			struct vc_sim *after = vc_sim_crash(p->sim, at, &(struct vc_sim_policy){ .keep = kinds[i] });
+
+			n = rows_with_files(after);
+			least = VC_MIN(least, n);
+			most = VC_MAX(most, n);
+			vc_sim_free(after);
+		}
+	assert_true(least == 0 && most == status.freed_segments);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
@@ -212,6 +283,7 @@ int main(void)
 		TEST(test_clean_in_large_write),
 		TEST(test_journalled_chunks_stay),
 		TEST(test_no_room_to_destage_is_told),
+		TEST(test_rows_go_before_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
