@@ -127,6 +127,12 @@ AROUND(bool, vc_log_cut, struct vc_log *log, struct vc_log_section *next)
 	return cut;
 }
 
+AROUND(int, vc_destage_stage, struct destage *d)
+{
+	hold_here(CRASH_HOLD_STAGE);
+	return __real_vc_destage_stage(d);
+}
+
 AROUND(int, vc_destage_commit, struct destage *d)
 {
 	int r = __real_vc_destage_commit(d);

@@ -38,6 +38,7 @@ bool crash_count_print(double seconds);
 /** Places where the engine can be held while the test does something else. */
 enum crash_hold {
 	CRASH_HOLD_NOT,
+	CRASH_HOLD_STAGE, /* a slice is about to be written as chunks; nothing was synced for it but the log */
 	CRASH_HOLD_MARK,  /* the mark has captured its roots and begins to walk */
 	CRASH_HOLD_SWEEP, /* it has walked; nothing is deleted yet */
 };

@@ -193,20 +193,27 @@ static void test_recovery_dies(void **state VC_UNUSED)
 
 /*
  * A process is killed with chunks of a large write that were never synced. The next one reads them, and what it shows and what it flushes
- * counts on them: it must have synced them, and their names.
+ * counts on them: it must have synced them, and their names, before it makes the checkpoint that would.
  */
 static void test_direct_after_kill(void **state VC_UNUSED)
 {
+	const struct vc_sim_policy nothing = { .keep = VC_SIM_KEEP_NONE };
 	struct crash_run *run = start(15);
+	size_t opened, flushed;
 
 	crash_do_create(run, "a");
 	crash_do_write(run, "a", 0, 512 * KIB, 0);
+	crash_hold(CRASH_HOLD_STAGE);
 	crash_run_kill(run);
-	crash_with(run, vc_sim_events(run->sim), (struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
+	crash_wait_held();
+	opened = vc_sim_events(run->sim);
 	crash_do_flush(run);
-	crash_with(run, vc_sim_events(run->sim), (struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
+	flushed = vc_sim_events(run->sim);
+	crash_hold(CRASH_HOLD_NOT);
+	crash_with(run, opened, nothing);
+	crash_with(run, flushed, nothing);
 	crash_do_task(run, VC_TASK_DESTAGE);
-	crash_with(run, vc_sim_events(run->sim), (struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
+	crash_with(run, vc_sim_events(run->sim), nothing);
 	crash_run_free(run);
 }
 
