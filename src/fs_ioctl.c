@@ -88,20 +88,17 @@ static int ioctl_base(const struct ioctl_call *c, struct vc_inode **ret)
 	return 0;
 }
 
-/** The image of the descriptor itself as a source. It may be read by whoever could open it so. */
-static int ioctl_own_image(const struct ioctl_call *c, const struct vc_caller *caller, struct vc_inode **ret)
+/**
+ * The image of the descriptor itself as a source. It may be read by whoever could open it so; for others the clone looks at their
+ * right to, under its locks (ioctl_owner).
+ */
+static int ioctl_own_image(const struct ioctl_call *c, struct vc_inode **ret)
 {
 	struct vc_attr attr;
-	int r;
 
 	vc_inode_attr(c->h->inode, &attr);
 	if (!S_ISREG(attr.mode) || c->h->magic)
 		return S_ISDIR(attr.mode) && !c->h->magic ? -EISDIR : -EINVAL;
-	if ((c->h->flags & O_ACCMODE) == O_WRONLY) {
-		r = vc_names_may(c->h->inode, caller, 4);
-		if (r < 0)
-			return r;
-	}
 	vc_inode_hold(c->h->inode);
 	*ret = c->h->inode;
 	return 0;
@@ -136,7 +133,7 @@ static int ioctl_find(const struct ioctl_call *c, const struct vc_caller *caller
 	if (*src) {
 		r = fs_clone_paths(base, src, dst, caller, &op->inode, &op->other, ret_name);
 	} else {
-		r = ioctl_own_image(c, caller, &op->inode);
+		r = ioctl_own_image(c, &op->inode);
 		if (r == 0)
 			r = fs_clone_target(base, dst, caller, &op->other, ret_name);
 	}

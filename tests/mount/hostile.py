@@ -145,6 +145,14 @@ def clone_from_dir(dir, src, dst):
     ioctl(dir, CLONE, clone_arg(src, dst))
 
 
+def clone_written(src, dst):
+    ioctl(src, CLONE, clone_arg("", "/" + dst), W)
+
+
+def clone_many_written(src, dst):
+    ioctl(src, CLONE_MANY, clone_many_arg("", "/" + dst + "%d", 7, 2), W)
+
+
 def range_of(src_ino, dst, flags=RW, **kwargs):
     ioctl(dst, CLONE_RANGE, range_arg(src_ino, **kwargs), flags)
 
@@ -322,6 +330,10 @@ def rows_clone():
         rows(MALLORY, E.EEXIST, way, "pub", "open/mine")
         rows(MALLORY, E.EINVAL, way, "pub", "open/.clone")
         rows(MALLORY, E.EINVAL, way, "pub", "open/..")
+    for way in clone_written, clone_many_written: # through a descriptor of one's own, for writing
+        rows(OTHERS, E.EACCES, way, "wo", "open/x")
+        rows(MALLORY, 0, way, "rw", next(NEW))
+        rows(OWNER, 0, way, "wo", next(NEW))
     rows(MALLORY, E.EEXIST, clone_many, "pub", "open/taken", before=lambda: write("open/taken8", b""))
     rows(OTHERS, E.EACCES, magic, "img", "x", "secret")
     rows(OTHERS, E.EACCES, magic, "img", "x", "fixed")
