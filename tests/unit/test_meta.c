@@ -641,6 +641,67 @@ static void test_backup_of_damage(void **state)
 	assert_int_not_equal(access(path, F_OK), 0);
 }
 
+/* Done when the last sync of a backup has returned, before it is read back. */
+static void (*after_sync)(const char *backup);
+static char backup_path[4280];
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+
+int __wrap_fsync(int fd)
+{
+	void (*once)(const char *backup) = after_sync;
+	int r = __real_fsync(fd);
+
+	after_sync = NULL;
+	if (once)
+		once(backup_path);
+	return r;
+}
+
+static void damage_value(const char *backup)
+{
+	off_t at = file_find(backup, "value to be damaged", 19);
+
+	assert_true(at > 0);
+	file_patch(backup, at, "V", 1);
+}
+
+static void put_older_one(const char *backup)
+{
+	char older[4300];
+
+	snprintf(older, sizeof(older), "%s.older", backup);
+	assert_int_equal(rename(older, backup), 0);
+}
+
+static void expect_not_believed(struct place *place, void (*fn)(const char *backup), int want)
+{
+	vc_unit_catch_messages(true);
+	after_sync = fn;
+	assert_int_equal(vc_meta_backup(place->meta, backup_path), want);
+	assert_null(after_sync);
+	assert_true(vc_unit_messages() > 0);
+	vc_unit_catch_messages(false);
+	assert_int_not_equal(access(backup_path, F_OK), 0);
+}
+
+/* What the disk gives back is not what was written: the backup is not believed, and not left behind. */
+static void test_backup_read_back(void **state)
+{
+	struct place *place = *state;
+	char older[4300];
+
+	snprintf(backup_path, sizeof(backup_path), "%s/backup", place->dir);
+	snprintf(older, sizeof(older), "%s.older", backup_path);
+	put_one(place, "Ka", "a first value");
+	assert_int_equal(vc_meta_backup(place->meta, older), 0);
+	put_one(place, "Kb", "a value to be damaged");
+	expect_not_believed(place, damage_value, -EBADMSG);
+	expect_not_believed(place, put_older_one, -EUCLEAN); /* whole, but of another time */
+	assert_int_equal(vc_meta_backup(place->meta, backup_path), 0);
+}
+
 /* ---- threads ---- */
 
 #define THREADS 4
@@ -739,6 +800,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_short_but_whole, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backup, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backup_of_damage, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_backup_read_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 	};
 
