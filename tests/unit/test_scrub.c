@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include "engine.h"
 #include "format.h"
-#include "scrub.h"
+#include "scrub_impl.h"
 #include "world.h"
 
 #define BLOCK 4096u
@@ -403,6 +403,61 @@ static void test_goes_on(void **state)
 	expect_rest(p, next, s.found);
 }
 
+/* ---- a kill ---- */
+
+#define KEPT_AT 20u /* segments */
+#define SAVE_EVERY_NS UINT64_C(5000000000)
+
+void __real_vc_scrub_save(struct vc_scrub *s, bool running, bool now);
+void __wrap_vc_scrub_save(struct vc_scrub *s, bool running, bool now);
+
+static unsigned saves;
+static char *kept_from, *kept; /* NULL: nothing is kept */
+
+/* Five seconds pass with every segment; what is stored then is what a kill would leave. */
+void __wrap_vc_scrub_save(struct vc_scrub *s, bool running, bool now)
+{
+	if (kept && !now)
+		s->saved_ns = vc_mono_ns() - SAVE_EVERY_NS;
+	__real_vc_scrub_save(s, running, now);
+	if (kept && !now && ++saves == KEPT_AT)
+		assert(link(kept_from, kept) == 0);
+}
+
+/* A pass that was killed goes on behind the segments it had read. */
+static void test_killed(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = image_make(p, "a", 1, 8 * IMAGE_BLOCKS, 8);
+	uint64_t ino = vc_inode_ino(a), started, next;
+	struct vc_scrub_status s;
+
+	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), 0);
+	vc_inode_put(a);
+	block_damage(p, "chunk", 1, 4);
+	assert_true(asprintf(&kept_from, "%s/scrub", p->pool_dir) > 0 && asprintf(&kept, "%s/kept", p->dir) > 0);
+	saves = 0;
+	scrub_all(p, &s);
+	assert_int_equal(s.found, 1);
+	assert_true(saves > 2 * KEPT_AT);
+	started = s.started_ns;
+	place_close(p, false);
+	assert_int_equal(rename(kept, kept_from), 0);
+	free(kept);
+	kept = NULL;
+	next = stored_segment(p);
+	assert_true(next > KEPT_AT);
+	for (uint64_t i = 8; i < 8 * IMAGE_BLOCKS; i += EVERY_SEGMENT)
+		block_damage(p, "chunk", 1, i);
+	place_open(p);
+	scrub_wait(p, &s);
+	free(kept_from);
+	assert_int_equal(s.error, 0);
+	assert_int_equal(s.started_ns, started);
+	expect_found(p, 0, ino, VC_SCRUB_CHUNK, 4, 4);
+	expect_rest(p, next, s.found);
+}
+
 static double seconds(void)
 {
 	struct timespec t;
@@ -449,6 +504,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_log_batch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_goes_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_meta_rate, setup, teardown),
 	};
 
