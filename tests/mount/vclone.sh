@@ -177,6 +177,8 @@ test_import() {
 	truncate -s 39999999 "$scratch/disk.raw"
 	run 0 "$VCLONE" import "$scratch/disk.raw" "$MNT/imported.img"
 	says 'imported'
+	json "$VCLONE" df --json "$MNT"
+	is "$(value 'j["durable_lsn"] >= j["last_lsn"]')" True
 	cmp "$scratch/disk.raw" "$MNT/imported.img" || fail "the import differs"
 	run 0 python3 -c 'import os, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
