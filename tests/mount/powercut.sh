@@ -11,53 +11,16 @@
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.bash"
 . "$SRC_DIR/tests/mount/load.bash"
+. "$SRC_DIR/tests/mount/guest.bash"
 
 CYCLES=${VC_POWERCUT_CYCLES:-3}
 BOOT_TIMEOUT=100 # seconds
-guest=
-
-# In memory if that is possible: neither the guest's flushes nor its ledger need the host's disk.
-make_test_dir() {
-	local base=${TMPDIR:-/tmp}
-
-	[ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ] && [ -w /dev/shm ] && base=/dev/shm
-	TEST_DIR=$(mktemp -d "$base/vclonefs-test.XXXXXX")
-	LOG=$TEST_DIR/console
-	: >"$LOG"
-}
-
-# All of the machine: its processes are one session.
-kill_guest() {
-	[ -n "$guest" ] || return 0
-	kill -KILL -- "-$guest" 2>/dev/null || :
-	wait "$guest" 2>/dev/null || :
-	for _ in $(seq 200); do
-		pgrep -s "$guest" >/dev/null || break
-		sleep 0.05
-	done
-	pgrep -s "$guest" >/dev/null && fail "the guest does not die"
-	guest=
-}
-
-powercut_cleanup() {
-	local status=$?
-
-	trap - EXIT
-	set +e
-	[ -z "$guest" ] || kill -KILL -- "-$guest" 2>/dev/null
-	(exit $status)
-	cleanup
-}
 
 # start_guest DIR FSTYPE [VAR=value...]
 start_guest() {
 	local dir=$1 type=$2
 	shift 2
-	TMPDIR=$TEST_DIR setsid linux.uml mem=192M ubd0="$dir/disk" root=/dev/root rootfstype=hostfs rootflags=/ ro quiet \
-		con=null con0=null,fd:1 ssl=null uml_dir="$TEST_DIR/uml" init="$SRC_DIR/tests/power/powercut-init" \
-		VC_BUILD="$BUILD_DIR" VC_LEDGER="$dir/ledger" VC_FS="$type" VC_TEST_SEED="$VC_TEST_SEED" "$@" \
-		</dev/null >>"$LOG" 2>&1 &
-	guest=$!
+	boot_guest "$dir/disk" powercut-init VC_LEDGER="$dir/ledger" VC_FS="$type" VC_TEST_SEED="$VC_TEST_SEED" "$@"
 }
 
 show_failure() {
@@ -120,14 +83,8 @@ run_cycles() {
 	rm -rf --one-file-system "$dir"
 }
 
-[ "$(id -u)" = 0 ] || skip "must be root to mount in the guest"
-command -v linux.uml >/dev/null || skip "linux.uml is missing (package user-mode-linux)"
+setup_guest
 command -v mkfs.xfs mkfs.ext4 >/dev/null || skip "mkfs.ext4 or mkfs.xfs is missing"
-[ -x "$BUILD_DIR/tests/power/powerguest" ] || skip "tests/power/powerguest was not built (it needs cmocka)"
-grep -q __asan_init "$BUILD_DIR/vclonefs" && skip "only without sanitizers"
-make_test_dir
-trap powercut_cleanup EXIT
-trap 'exit 129' HUP INT TERM
 setup_seed
 for type in ${VC_POWERCUT_FS:-ext4 xfs}; do
 	run_cycles "$type"
