@@ -615,24 +615,6 @@ int hook_ftruncate(int fd, off_t size)
 
 int hook_ftruncate64(int fd, off_t size) { return hook_ftruncate(fd, size); }
 
-/* Whether a fault is due for a call that changes no bytes of a watched file; *ret_watched says if it is of one. */
-static bool strikes_quiet(int fd, enum vc_sim_op op, bool *ret_watched)
-{
-	struct watched w;
-	bool struck = false;
-	int error;
-
-	*ret_watched = fd >= 0 && find_watched(fd, &w);
-	if (!*ret_watched)
-		return false;
-	sim_lock(w.sim);
-	struck = strikes(&w, op);
-	error = errno;
-	pthread_mutex_unlock(&w.sim->lock);
-	errno = error;
-	return struck;
-}
-
 int hook_fallocate(int fd, int mode, off_t offset, off_t len)
 {
 	uint64_t end = (uint64_t)offset + (uint64_t)len;
@@ -655,6 +637,24 @@ int hook_fallocate(int fd, int mode, off_t offset, off_t len)
 int hook_fallocate64(int fd, int mode, off_t offset, off_t len) { return hook_fallocate(fd, mode, offset, len); }
 
 #ifndef __SANITIZE_THREAD__
+/* Whether a fault is due for a call that changes no bytes of a watched file; *ret_watched says if it is of one. */
+static bool strikes_quiet(int fd, enum vc_sim_op op, bool *ret_watched)
+{
+	struct watched w;
+	bool struck = false;
+	int error;
+
+	*ret_watched = fd >= 0 && find_watched(fd, &w);
+	if (!*ret_watched)
+		return false;
+	sim_lock(w.sim);
+	struck = strikes(&w, op);
+	error = errno;
+	pthread_mutex_unlock(&w.sim->lock);
+	errno = error;
+	return struck;
+}
+
 void *hook_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
 	bool watched;
