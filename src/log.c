@@ -42,7 +42,7 @@ int vc_log_create(const struct vc_log_params *params)
 	int r = log ? vc_io_mkdir(params->io, params->dir) : -ENOMEM;
 
 	for (uint32_t slot = 0; r == 0 && slot < VC_MIN(params->nsegments, VC_LOG_SEGMENTS_MIN); slot++)
-		r = log_segment_make(log, slot, true);
+		r = log_segment_make(log, slot);
 	vc_log_close(log);
 	return r;
 }

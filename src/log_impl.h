@@ -89,7 +89,8 @@ struct vc_log {
 };
 
 /* log_segment.c */
-int log_segment_make(struct vc_log *log, uint32_t slot, bool zero);
+/* Make the file of `slot`, durable with its name, and put it on the free list. Takes the log lock for that. 0, -ENOSPC, -errno. */
+int log_segment_make(struct vc_log *log, uint32_t slot);
 void log_segment_header(const struct vc_log *log, const struct log_segment *segment, uint64_t first_lsn,
 			uint64_t prev_hash, struct vc_disk_log_segment *ret);
 int log_segment_check(const struct vc_log *log, const struct vc_disk_log_segment *h);

@@ -84,7 +84,6 @@ static int replay_open_slot(struct replay *rp, uint32_t slot)
 	struct replay_segment *s = &rp->found[rp->nfound];
 	char *path = log_segment_path(log, slot);
 	uint64_t size = 0;
-	bool used = false;
 	int r = path ? 0 : -ENOMEM;
 
 	if (r == 0)
@@ -103,7 +102,6 @@ static int replay_open_slot(struct replay *rp, uint32_t slot)
 			vc_err("%s: a log segment of another pool, or of another size", path);
 			r = -EUCLEAN;
 		} else if (r == 0 && log_segment_check(log, &s->header) == 0) {
-			used = true;
 			s->slot = slot;
 			rp->last_epoch = VC_MAX(rp->last_epoch, vc_le64_get(s->header.epoch));
 			rp->nfound += segment_seq(s) >= rp->how->first_seq;
@@ -112,8 +110,7 @@ static int replay_open_slot(struct replay *rp, uint32_t slot)
 			rp->headless[slot] = true;
 		}
 	}
-	/* Files are filled and synced before they are used; only the last one may never have got that far. */
-	if (r == 0 && size < log->p.segment_size && (used || slot + 1 < log->nmade)) {
+	if (r == 0 && size < log->p.segment_size) { /* a file gets its name when it is filled and synced */
 		vc_err("%s: truncated: %llu of %llu bytes", path, (unsigned long long)size, (unsigned long long)log->p.segment_size);
 		r = -EUCLEAN;
 	}
@@ -416,31 +413,12 @@ static int replay_erase_stale(struct replay *rp)
 	return r;
 }
 
-/* The last file may be one that a crash or a full disk left unfinished: it is made again when it is wanted. */
-static int replay_drop_unfinished(struct vc_log *log)
-{
-	while (log->nmade > 0 && !log->read_only && !log->segments[log->nmade - 1].seq) {
-		struct log_segment *last = &log->segments[log->nmade - 1];
-		uint64_t size;
-		int r = vc_io_size(last->file, &size);
-
-		if (r < 0 || size >= log->p.segment_size)
-			return r;
-		vc_io_close(last->file);
-		last->file = NULL;
-		log->nmade--;
-	}
-	return 0;
-}
-
 /* Segments outside the chain become free; those of the chain are synced, so that nothing replayed can be lost again. */
 static int replay_settle(struct replay *rp)
 {
 	struct vc_log *log = rp->log;
-	int r = replay_drop_unfinished(log);
+	int r = log->read_only ? 0 : vc_io_sync_dir(log->p.io, log->dir); /* a name may be as new as what it names */
 
-	if (r == 0 && !log->read_only) /* a name may be as new as what it names */
-		r = vc_io_sync_dir(log->p.io, log->dir);
 	for (uint32_t slot = 0; slot < log->nmade && r == 0; slot++) {
 		struct log_segment *segment = &log->segments[slot];
 

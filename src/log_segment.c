@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * log_segment: the files of the log. Files are slots `%04u.log`, made and zero-filled once, reused for ever; a segment is one use
+ * log_segment: the files of the log. Files are slots `%04u.log`, made once (as `%04u.log.new`, zero-filled, synced, renamed), reused for ever; a segment is one use
  * of a slot, known by the sequence number and salt in its header.
  */
 #include "config.h"
@@ -47,26 +47,50 @@ static int log_segment_fill(struct vc_log *log, struct vc_file *file)
 	return r;
 }
 
-/** Make (or adopt) the file of `slot` and put it on the free list. Takes the log lock for that. */
-int log_segment_make(struct vc_log *log, uint32_t slot, bool zero)
+/* Under a name that replay does not look at, until every byte of it is on the disk. */
+static int log_segment_make_file(struct vc_log *log, const char *path, const char *unfinished)
+{
+	struct vc_file *file = NULL;
+	int r = vc_io_open(log->p.io, unfinished, VC_IO_WRITE | VC_IO_CREATE, &file);
+
+	if (r < 0)
+		return r;
+	r = log_segment_fill(log, file);
+	vc_io_close(file);
+	if (r == 0)
+		r = vc_io_rename(log->p.io, unfinished, path);
+	/* It takes space, and after a failed sync nothing of it is certain. */
+	if (r < 0 && vc_io_unlink(log->p.io, unfinished) < 0)
+		vc_warn("%s: an unfinished log segment that cannot be removed", unfinished);
+	return r;
+}
+
+static int log_segment_make_named(struct vc_log *log, const char *path, struct vc_file **ret_file)
+{
+	char *unfinished;
+	int r = asprintf(&unfinished, "%s.new", path) < 0 ? -ENOMEM : 0;
+
+	if (r == 0) {
+		r = log_segment_make_file(log, path, unfinished);
+		free(unfinished);
+	}
+	if (r < 0)
+		return r;
+	r = vc_io_sync_dir(log->p.io, log->dir);
+	if (r == 0)
+		r = vc_io_open(log->p.io, path, VC_IO_WRITE, ret_file);
+	if (r < 0 && vc_io_unlink(log->p.io, path) < 0)
+		vc_warn("%s: a log segment that is not used cannot be removed", path);
+	return r;
+}
+
+int log_segment_make(struct vc_log *log, uint32_t slot)
 {
 	struct log_segment *segment = &log->segments[slot];
 	char *path = log_segment_path(log, slot);
 	struct vc_file *file = NULL;
-	int r = path ? 0 : -ENOMEM;
+	int r = path ? log_segment_make_named(log, path, &file) : -ENOMEM;
 
-	if (r == 0)
-		r = vc_io_open(log->p.io, path, VC_IO_WRITE | VC_IO_CREATE, &file);
-	if (r == 0 && zero)
-		r = log_segment_fill(log, file);
-	if (r == 0 && zero)
-		r = vc_io_sync_dir(log->p.io, log->dir);
-	if (r < 0) {
-		vc_io_close(file);
-		/* Never to be taken for a finished one: after a failed sync nothing of it is certain. */
-		if (file && vc_io_unlink(log->p.io, path) < 0)
-			vc_warn("%s: an unfinished log segment that cannot be removed", path);
-	}
 	free(path);
 	if (r < 0)
 		return r;
@@ -142,7 +166,7 @@ void *log_prepare_thread(void *arg)
 			continue;
 		}
 		vc_mutex_unlock(&log->lock);
-		r = log_segment_make(log, slot, true);
+		r = log_segment_make(log, slot);
 		gave_up = r < 0;
 		if (gave_up)
 			log_prepare_failed(log, slot, r);

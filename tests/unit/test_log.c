@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "log_fixture.h"
 #include "log_impl.h"
@@ -511,10 +512,13 @@ static void test_fail_from_outside(void **state VC_UNUSED)
 	assert_int_equal(flushed.error, -EIO);
 }
 
+static int is_finished(void *ctx VC_UNUSED, const char *name) { return strstr(name, ".new") != NULL; }
+
 /* The disk is full while a segment is being made: the log stays as it is and goes on. */
 static void test_no_space_for_segments(void **state VC_UNUSED)
 {
 	vc_sim_set_capacity(sim, 2 * FIX_LOG_SEGMENT + 64 * 1024);
+	vc_unit_catch_messages(true);
 	assert_int_equal(fix_log_open(&fix), 0);
 	while (vc_log_admit(fix.log, VC_LOG_META, 1000) == 0) {
 		struct vc_log_slot slot;
@@ -522,33 +526,53 @@ static void test_no_space_for_segments(void **state VC_UNUSED)
 		assert_int_equal(fix_log_reserve(&fix, 1000, &slot), 0);
 		vc_log_submit(fix.log, &slot, false, NULL);
 	}
+	while (vc_unit_messages() == 0)
+		sched_yield(); /* until somebody says that no segment could be added */
+	vc_unit_catch_messages(false);
 	assert_int_equal(vc_log_flush_wait(fix.log, 0), 0);
 	assert_false(figures().failed);
 	fix_log_close(&fix, true);
+	assert_int_equal(vc_io_list(fix.params.io, fix.params.dir, is_finished, NULL), 0);
 	vc_sim_set_capacity(sim, UINT64_C(1) << 40);
 	assert_int_equal(fix_log_open(&fix), 0);
 	assert_int_equal(fix.mismatches, 0);
 	assert_true(fix.replayed > 60);
 }
 
-/* A segment file left short by a crash while it was made is made again before it is used. */
-static void test_short_segment(void **state VC_UNUSED)
+/* A segment that a crash left unfinished is made again before it is used. */
+static void test_unfinished_segment(void **state VC_UNUSED)
 {
 	char path[5000];
 	struct stat st;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/%04u.log", dir, VC_LOG_SEGMENTS_MIN);
+	snprintf(path, sizeof(path), "%s/%04u.log.new", dir, VC_LOG_SEGMENTS_MIN);
 	f = fopen(path, "w");
 	assert_non_null(f);
 	fputs("the beginning", f);
 	fclose(f);
 	assert_int_equal(fix_log_open(&fix), 0);
 	make_all_segments();
+	assert_int_equal(access(path, F_OK), -1);
 	for (uint32_t slot = 0; slot < FIX_LOG_SEGMENTS; slot++) {
 		snprintf(path, sizeof(path), "%s/%04u.log", dir, slot);
 		assert_int_equal(stat(path, &st), 0);
 		assert_int_equal(st.st_size, FIX_LOG_SEGMENT);
+	}
+}
+
+/* None is ever shorter by itself, not even one that was never used: what was in it may be what is missing. */
+static void test_short_segment(void **state VC_UNUSED)
+{
+	char path[5000];
+
+	assert_int_equal(fix_log_open(&fix), 0);
+	fix_log_close(&fix, true);
+	for (uint32_t slot = 0; slot < VC_LOG_SEGMENTS_MIN; slot++) {
+		snprintf(path, sizeof(path), "%s/%04u.log", dir, slot);
+		assert_int_equal(truncate(path, slot ? 0 : FIX_LOG_SEGMENT - 1), 0);
+		assert_int_equal(fix_log_open(&fix), -EUCLEAN);
+		assert_int_equal(truncate(path, FIX_LOG_SEGMENT), 0);
 	}
 }
 
@@ -755,6 +779,7 @@ int main(void)
 		SIM(test_sync_fails_for_good),
 		POSIX(test_fail_from_outside),
 		SIM(test_no_space_for_segments),
+		POSIX(test_unfinished_segment),
 		POSIX(test_short_segment),
 		POSIX(test_full_log),
 		POSIX(test_long_record_on_new_log),
