@@ -78,14 +78,17 @@ static bool chunk_params_ok(const struct vc_chunk_params *params)
 	       strlen(params->dir) <= VC_CHUNK_DIR_MAX;
 }
 
-/* Half of what the process may have, the rest is for the log, the maps and whoever asks; at most VC_CHUNK_OPEN_MAX. */
+/*
+ * Half of what the process may have, the rest is for the log, the maps and whoever asks; at most VC_CHUNK_OPEN_MAX descriptors. A file
+ * that is also read past the page cache has two.
+ */
 static uint32_t chunk_open_max(void)
 {
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return VC_CHUNK_OPEN_MAX;
-	return (uint32_t)VC_MIN((uint64_t)limit.rlim_cur / 2, (uint64_t)VC_CHUNK_OPEN_MAX);
+		return VC_CHUNK_OPEN_MAX / 2;
+	return (uint32_t)VC_MIN((uint64_t)limit.rlim_cur / 2, (uint64_t)VC_CHUNK_OPEN_MAX) / 2;
 }
 
 static void chunk_init(struct vc_chunk_store *store, const struct vc_chunk_params *params)
@@ -120,7 +123,8 @@ int vc_chunk_open(const struct vc_chunk_params *params, struct vc_chunk_store **
 		return -ENOMEM;
 	chunk_init(store, params);
 	store->dir = strdup(params->dir);
-	r = store->dir ? vc_cache_open(params->cache_bytes, &store->cache) : -ENOMEM;
+	store->missed = calloc(UINT32_C(1) << VC_CHUNK_MISSED_BITS, sizeof(*store->missed));
+	r = store->dir && store->missed ? vc_cache_open(params->cache_bytes, &store->cache) : -ENOMEM;
 	if (r == 0 && !params->read_only)
 		store->workers = vc_workers_new();
 	if (r == 0)
@@ -153,6 +157,7 @@ void vc_chunk_close(struct vc_chunk_store *store)
 	vc_cache_close(store->cache);
 	vc_cond_fini(&store->synced);
 	vc_mutex_fini(&store->lock);
+	free(store->missed);
 	free(store->dir);
 	free(store);
 }

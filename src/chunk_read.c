@@ -6,6 +6,10 @@
  * the header's checksum fits its content *and its address*, the UUID is the pool's, every field is possible, the
  * length is the one the map entry was made from, and the payload fits its checksum (C2). The padding is not looked at.
  *
+ * A chunk that is not in the cache is read past the page cache the first time: it will lie in ours, and pages are not cheap to find,
+ * to fill and to take back. When it is missed again soon, our cache is too small for what is being worked with, and it goes through the
+ * page cache. What is read past it and is not right is read again the usual way before anybody says so.
+ *
  * Chunks are expanded whole into the cache under the entry of their first block. A chunk of a segment that has been
  * removed may be answered from there: addresses are never used twice, so it is still the right content.
  */
@@ -23,8 +27,9 @@
 struct chunk_raw {
 	struct vc_disk_chunk head;
 	uint8_t *payload;
-	size_t room; /* bytes payload has place for */
-	size_t got;  /* bytes that were there, header included */
+	void *mem;        /* payload, when it is to be freed */
+	size_t room;      /* bytes payload has place for */
+	size_t got;       /* bytes that were there, header included */
 };
 
 uint32_t vc_chunk_header_sum(const struct vc_disk_chunk *head, uint64_t segno, uint32_t offset)
@@ -88,6 +93,13 @@ static const char *read_payload_wrong(const struct chunk_raw *raw)
 	return NULL;
 }
 
+static const char *read_wrong(const struct vc_chunk_store *store, uint64_t entry, const struct chunk_raw *raw)
+{
+	const char *why = read_head_wrong(store, entry, raw);
+
+	return why ? why : read_payload_wrong(raw);
+}
+
 int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why)
 {
 	vc_err("%s/%08" PRIx64 ".seg: chunk at offset %" PRIu32 " is corrupt: %s", store->dir, vc_entry_segno(entry),
@@ -98,12 +110,10 @@ int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const c
 const char *vc_chunk_wrong(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len)
 {
 	struct chunk_raw raw = { .got = len };
-	const char *why;
 
 	memcpy(&raw.head, bytes, VC_MIN(len, sizeof(raw.head)));
-	why = read_head_wrong(store, entry, &raw);
 	raw.payload = (uint8_t *)(uintptr_t)bytes + sizeof(raw.head);
-	return why ? why : read_payload_wrong(&raw);
+	return read_wrong(store, entry, &raw);
 }
 
 /* ---- fetching ---- */
@@ -125,7 +135,56 @@ static int read_fetch(struct vc_chunk_store *store, uint64_t entry, struct chunk
 	return 0;
 }
 
-/* Read and verify a whole chunk. When it is corrupt: -EBADMSG and *ret_why. The caller frees raw->payload. */
+/* Was this chunk missed a while ago? Remembers that it was now. */
+static bool read_missed_before(struct vc_chunk_store *store, uint64_t entry)
+{
+	uint64_t hash = entry * UINT64_C(0x9e3779b97f4a7c15);
+	_Atomic uint32_t *slot = &store->missed[hash >> (64 - VC_CHUNK_MISSED_BITS)];
+	uint32_t print = (uint32_t)(hash >> (32 - VC_CHUNK_MISSED_BITS)) | 1;
+
+	return atomic_exchange_explicit(slot, print, memory_order_relaxed) == print;
+}
+
+/* On the stack of whoever reads: memory that is already there and warm. */
+#define READ_PAST_MAX (VC_ROUND_UP(VC_CHUNK_SIZE_MAX, (size_t)VC_IO_PAST_ALIGN) + VC_IO_PAST_ALIGN)
+
+static ssize_t read_past(struct vc_chunk_store *store, uint64_t entry, uint8_t *buf, uint64_t from, uint64_t to)
+{
+	struct chunk_segment *seg;
+	ssize_t n;
+	int r = vc_chunk_segment_get(store, vc_entry_segno(entry), &seg);
+
+	if (r < 0)
+		return r;
+	n = vc_io_pread_past(seg->file, buf, to - from, from);
+	vc_chunk_segment_put(store, seg);
+	return n;
+}
+
+/*
+ * Read and verify a whole chunk past the page cache into a buffer of READ_PAST_MAX aligned bytes, where the payload stays. 0, -EAGAIN: read it
+ * the usual way, for whatever reason, -errno: it has no file.
+ */
+static int read_verified_past(struct vc_chunk_store *store, uint64_t entry, uint8_t *buf, struct chunk_raw *raw)
+{
+	uint64_t offset = vc_entry_offset(entry), from = VC_ROUND_DOWN(offset, (uint64_t)VC_IO_PAST_ALIGN);
+	uint64_t to = VC_ROUND_UP(offset + vc_entry_read_len(entry), (uint64_t)VC_IO_PAST_ALIGN);
+	ssize_t n;
+
+	if (vc_chunk_entry_wrong(entry) || read_missed_before(store, entry))
+		return -EAGAIN;
+	n = read_past(store, entry, buf, from, to);
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n < offset - from + sizeof(raw->head))
+		return -EAGAIN;
+	raw->got = VC_MIN((size_t)n - (size_t)(offset - from), (size_t)vc_entry_read_len(entry));
+	memcpy(&raw->head, buf + (offset - from), sizeof(raw->head));
+	raw->payload = buf + (offset - from) + sizeof(raw->head);
+	return read_wrong(store, entry, raw) ? -EAGAIN : 0;
+}
+
+/* Read and verify a whole chunk. When it is corrupt: -EBADMSG and *ret_why. The caller frees raw->mem. */
 static int read_verified(struct vc_chunk_store *store, uint64_t entry, struct chunk_raw *raw, const char **ret_why)
 {
 	int r;
@@ -134,29 +193,28 @@ static int read_verified(struct vc_chunk_store *store, uint64_t entry, struct ch
 	if (*ret_why)
 		return -EBADMSG;
 	raw->room = vc_entry_read_len(entry) - sizeof(raw->head);
-	raw->payload = malloc(raw->room);
-	if (!raw->payload)
+	raw->mem = malloc(raw->room);
+	if (!raw->mem)
 		return -ENOMEM;
+	raw->payload = raw->mem;
 	r = read_fetch(store, entry, raw);
 	if (r < 0)
 		return r;
-	*ret_why = read_head_wrong(store, entry, raw);
-	if (!*ret_why)
-		*ret_why = read_payload_wrong(raw);
+	*ret_why = read_wrong(store, entry, raw);
 	return *ret_why ? -EBADMSG : 0;
 }
 
-/* A raw payload is handed on as it is: room for a hint of whole KiB is room for whole blocks. */
+/* A raw payload with nothing before it is handed on as it is: room for a hint of whole KiB is room for whole blocks. */
 static int read_expand(struct chunk_raw *raw, void **ret_buf, size_t *ret_len)
 {
 	size_t len = raw->head.nblocks * (size_t)VC_BLOCK_SIZE;
 	void *buf;
 	int r;
 
-	if (raw->head.codec == VC_CODEC_RAW) {
-		*ret_buf = raw->payload;
+	if (raw->head.codec == VC_CODEC_RAW && raw->payload == raw->mem) {
+		*ret_buf = raw->mem;
 		*ret_len = len;
-		raw->payload = NULL;
+		raw->mem = NULL;
 		return 0;
 	}
 	buf = malloc(len);
@@ -176,10 +234,13 @@ static int read_expand(struct chunk_raw *raw, void **ret_buf, size_t *ret_len)
 static int read_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
 {
 	struct vc_chunk_store *store = ctx;
-	struct chunk_raw raw = { .payload = NULL };
+	_Alignas(VC_IO_PAST_ALIGN) uint8_t buf[READ_PAST_MAX];
+	struct chunk_raw raw = { .mem = NULL };
 	const char *why = NULL;
-	int r = read_verified(store, key, &raw, &why);
+	int r = read_verified_past(store, key, buf, &raw);
 
+	if (r == -EAGAIN)
+		r = read_verified(store, key, &raw, &why);
 	if (r == 0) {
 		r = read_expand(&raw, ret_buf, ret_len);
 		if (r == -EBADMSG || r == -ENOTSUP)
@@ -187,7 +248,7 @@ static int read_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
 	}
 	if (why)
 		r = vc_chunk_corrupt(store, key, why);
-	free(raw.payload);
+	free(raw.mem);
 	return r;
 }
 
@@ -219,7 +280,7 @@ int vc_chunk_read(struct vc_chunk_store *store, uint64_t entry, uint32_t nblocks
 
 int vc_chunk_vouch(struct vc_chunk_store *store, const struct vc_disk_direct *item)
 {
-	struct chunk_raw raw = { .payload = NULL };
+	struct chunk_raw raw = { .mem = NULL };
 	uint64_t entry = vc_le64_get(item->entry);
 	const char *why;
 	int r;
@@ -232,13 +293,13 @@ int vc_chunk_vouch(struct vc_chunk_store *store, const struct vc_disk_direct *it
 	if (r == 0 && (vc_le64_get(raw.head.payload_sum) != vc_le64_get(item->payload_sum) ||
 		       raw.head.nblocks != vc_le32_get(item->nblocks)))
 		r = -EBADMSG;
-	free(raw.payload);
+	free(raw.mem);
 	return r == -ESTALE ? -EBADMSG : r;
 }
 
 int vc_chunk_stored_size(struct vc_chunk_store *store, uint64_t entry, uint32_t *ret_bytes)
 {
-	struct chunk_raw raw = { .payload = NULL };
+	struct chunk_raw raw = { .mem = NULL };
 	const char *why = vc_chunk_entry_wrong(entry);
 	int r;
 

@@ -29,6 +29,9 @@ enum vc_io_open_flags {
 	VC_IO_DIRECT = 1 << 3,/* O_DIRECT where the file system can; ignored where it cannot */
 };
 
+/* What every device and file system that can be read past the page cache is content with. */
+#define VC_IO_PAST_ALIGN 4096u
+
 struct vc_io_space {
 	uint64_t total, free; /* bytes of the file system; free to us */
 };
@@ -46,6 +49,12 @@ struct vc_io_ops {
 	int (*size)(struct vc_file *file, uint64_t *ret_size);
 	void (*start_writeback)(struct vc_file *file, uint64_t offset, uint64_t len); /* a hint; no durability */
 	void (*read_ahead)(struct vc_file *file, uint64_t offset, uint64_t len); /* a hint: will be read soon. Optional */
+	/*
+	 * preadv of one buffer for a caller that keeps what it reads: past the page cache. buf, len and offset are multiples of VC_IO_PAST_ALIGN.
+	 * -EAGAIN, without a message: preadv shall be used, because what is wanted lies in the page cache (or may), because this file
+	 * cannot be read so, or because of an error, which preadv then names. Optional.
+	 */
+	ssize_t (*pread_past)(struct vc_file *file, void *buf, size_t len, uint64_t offset);
 	int (*unlink)(struct vc_io *io, const char *path);
 	int (*rename)(struct vc_io *io, const char *from, const char *to);
 	int (*mkdir)(struct vc_io *io, const char *path); /* mode 0700 */
@@ -133,6 +142,10 @@ static inline void vc_io_read_ahead(struct vc_file *f, uint64_t off, uint64_t le
 {
 	if (f->io->ops->read_ahead)
 		f->io->ops->read_ahead(f, off, len);
+}
+static inline VC_MUST_CHECK ssize_t vc_io_pread_past(struct vc_file *f, void *buf, size_t len, uint64_t off)
+{
+	return f->io->ops->pread_past ? f->io->ops->pread_past(f, buf, len, off) : -EAGAIN;
 }
 static inline VC_MUST_CHECK int vc_io_unlink(struct vc_io *io, const char *path) { return io->ops->unlink(io, path); }
 static inline VC_MUST_CHECK int vc_io_rename(struct vc_io *io, const char *from, const char *to)

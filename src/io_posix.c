@@ -3,7 +3,7 @@
  * io_posix: the io table on the operating system.
  *
  * A file is a descriptor and the path it was opened by, for messages. No locks: the kernel's calls are
- * thread-safe and a struct posix_file does not change after open. A failed sync is never tried again
+ * thread-safe and but for past_fd a struct posix_file does not change after open. A failed sync is never tried again
  * (D4); interrupted and short transfers are.
  */
 #include "config.h"
@@ -12,18 +12,24 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "io_vet.h"
 #include "msg.h"
 
+/* Values of past_fd besides descriptors. */
+enum { PAST_UNTRIED = -1, PAST_IMPOSSIBLE = -2 };
+
 struct posix_file {
 	struct vc_file file;
 	int fd;
+	_Atomic int past_fd; /* the same file with O_DIRECT, made by its first pread_past */
 	char path[];
 };
 
@@ -112,6 +118,7 @@ static int posix_open(struct vc_io *io, const char *path, int flags, struct vc_f
 	}
 	pf->file.io = io;
 	pf->fd = fd;
+	atomic_init(&pf->past_fd, PAST_UNTRIED);
 	memcpy(pf->path, path, len);
 	*ret_file = &pf->file;
 	return 0;
@@ -121,6 +128,8 @@ static void posix_close(struct vc_file *file)
 {
 	struct posix_file *pf = to_posix(file);
 
+	if (pf->past_fd >= 0)
+		close(pf->past_fd);
 	close(pf->fd);
 	free(pf);
 }
@@ -245,6 +254,66 @@ static void posix_read_ahead(struct vc_file *file, uint64_t offset, uint64_t len
 	(void)posix_fadvise(to_posix(file)->fd, (off_t)offset, (off_t)len, POSIX_FADV_WILLNEED);
 }
 
+/* ---- past the page cache ---- */
+
+/* cachestat(2) of Linux 6.5, which the C library does not know yet; its number is the same everywhere. */
+struct past_range {
+	uint64_t offset, len;
+};
+struct past_pages {
+	uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+#define PAST_CACHESTAT 451
+
+/* Kernels that do not tell say "perhaps", and all is read through the page cache. */
+static bool past_may_be_cached(int fd, uint64_t offset, uint64_t len)
+{
+	struct past_range range = { offset, len };
+	struct past_pages pages;
+
+	return syscall(PAST_CACHESTAT, fd, &range, &pages, 0) < 0 || pages.cached > 0;
+}
+
+/* The path may be another file's by now. */
+static bool past_same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+static int past_open(struct posix_file *pf)
+{
+	int fd = open_retry(pf->path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), was = PAST_UNTRIED;
+
+	if (fd >= 0 && !past_same_file(fd, pf->fd)) {
+		close(fd);
+		fd = -1;
+	}
+	if (atomic_compare_exchange_strong(&pf->past_fd, &was, fd < 0 ? PAST_IMPOSSIBLE : fd))
+		return fd;
+	if (fd >= 0)
+		close(fd); /* another thread was first */
+	return was;
+}
+
+static ssize_t posix_pread_past(struct vc_file *file, void *buf, size_t len, uint64_t offset)
+{
+	struct posix_file *pf = to_posix(file);
+	int fd = atomic_load_explicit(&pf->past_fd, memory_order_acquire);
+	ssize_t n;
+
+	if (fd == PAST_IMPOSSIBLE || past_may_be_cached(pf->fd, offset, len))
+		return -EAGAIN;
+	if (fd == PAST_UNTRIED)
+		fd = past_open(pf);
+	if (fd < 0)
+		return -EAGAIN;
+	n = pread(fd, buf, len, (off_t)offset);
+	return n < 0 ? -EAGAIN : n;
+}
+
 static int posix_lock(struct vc_file *file)
 {
 	int r;
@@ -354,6 +423,7 @@ static const struct vc_io_ops posix_ops = {
 	.size = posix_size,
 	.start_writeback = posix_start_writeback,
 	.read_ahead = posix_read_ahead,
+	.pread_past = posix_pread_past,
 	.unlink = posix_unlink,
 	.rename = posix_rename,
 	.mkdir = posix_mkdir,
