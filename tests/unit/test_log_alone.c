@@ -331,6 +331,42 @@ static void test_write_behind_sync(void **state VC_UNUSED)
 	expect_after_power_cut(2);
 }
 
+static struct vc_wait second;
+static bool second_finished;
+
+static int flush_then_datasync(struct vc_file *file)
+{
+	if (atomic_exchange(&append_armed, false)) {
+		vc_wait_init(&second);
+		vc_log_flush(fix.log, 0, true, &second.done);
+		pthread_mutex_lock(&second.lock);
+		second_finished = second.finished;
+		pthread_mutex_unlock(&second.lock);
+	}
+	return real_ops->datasync(file);
+}
+
+/* Whoever could sync himself comes while a sync is under way, which has taken what is dirty: he waits for it. */
+static void test_one_sync_at_a_time(void **state VC_UNUSED)
+{
+	struct vc_io *io = vc_sim_io(sim);
+
+	real_ops = io->ops;
+	sim_ops = *real_ops;
+	sim_ops.datasync = flush_then_datasync;
+	io->ops = &sim_ops;
+	expect_open(0);
+	fix_log_append(&fix, 96);
+	second_finished = true;
+	atomic_store(&append_armed, true);
+	assert_int_equal(vc_log_flush_wait(fix.log, 0), 0);
+	assert_false(second_finished);
+	assert_int_equal(vc_wait_for(&second), 0);
+	fix_log_close(&fix, false);
+	io->ops = real_ops;
+	expect_after_power_cut(1);
+}
+
 static int refuse_sync(void *ctx VC_UNUSED) { return -EIO; }
 
 /* What must be on the disk before the log could not be brought there: the log is not synced either. */
@@ -418,6 +454,7 @@ int main(void)
 		TEST(test_shortened),
 		TEST(test_same_place_twice),
 		TEST(test_write_behind_sync),
+		TEST(test_one_sync_at_a_time),
 		TEST(test_nothing_before_before_sync),
 		TEST(test_killed_before_name_is_synced),
 		TEST(test_unsynced_segment_goes),
