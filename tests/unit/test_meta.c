@@ -15,6 +15,7 @@
 #include "io.h"
 #include "meta.h"
 #include "meta_check.h"
+#include "meta_impl.h"
 #include "util.h"
 
 #define MAP_SIZE (UINT64_C(1) << 30)
@@ -583,6 +584,43 @@ static void test_short_but_whole(void **state)
 	assert_true(nshort > 0);
 }
 
+/* Flip a bit behind every occurrence of `key`: LMDB keeps older pages. */
+static void flip_behind(const char *path, const char *key, size_t at)
+{
+	size_t len = strlen(key);
+	uint8_t *bytes, *hit;
+	struct stat st;
+	int fd = open(path, O_RDWR);
+
+	assert_true(fd >= 0 && fstat(fd, &st) == 0);
+	bytes = malloc((size_t)st.st_size);
+	assert_int_equal(pread(fd, bytes, (size_t)st.st_size, 0), st.st_size);
+	hit = memmem(bytes, (size_t)st.st_size, key, len);
+	assert_non_null(hit);
+	for (; hit; hit = memmem(hit + 1, (size_t)(bytes + st.st_size - hit - 1), key, len))
+		hit[len + at] ^= 1;
+	assert_int_equal(pwrite(fd, bytes, (size_t)st.st_size, 0), st.st_size);
+	free(bytes);
+	close(fd);
+}
+
+/* What the store says of its own rows is not believed when a bit of it is wrong, be it of the transaction that said so. */
+static void test_damaged_sum_of_rows(void **state)
+{
+	struct place *place = *state;
+
+	put_one(place, "K", "a value");
+	close_place(place);
+	for (size_t at = 0; at < sizeof(struct meta_disk_rows); at += 4) {
+		flip_behind(place->file, META_ROWS_KEY, at);
+		vc_unit_catch_messages(true);
+		assert_int_equal(try_open(place, false), -EUCLEAN);
+		vc_unit_catch_messages(false);
+		flip_behind(place->file, META_ROWS_KEY, at);
+	}
+	assert_int_equal(try_open(place, false), 0);
+}
+
 /* ---- backup ---- */
 
 static void test_backup(void **state)
@@ -798,6 +836,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_truncated, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_meta_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_short_but_whole, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_sum_of_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backup, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backup_of_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backup_read_back, setup, teardown),
