@@ -442,14 +442,13 @@ void __wrap_vc_scrub_save(struct vc_scrub *s, bool running, bool now)
 		assert(link(kept_from, kept) == 0);
 }
 
-/* A pass that was killed goes on behind the segments it had read. */
-static void test_killed(void **state)
+/* Scrub an image with damage in its first chunk, and leave the closed pool as a kill in the midst of that; when the pass was begun. */
+static uint64_t scrub_killed(struct place *p, uint64_t *ret_ino)
 {
-	struct place *p = *state;
 	struct vc_inode *a = image_make(p, "a", 1, 8 * IMAGE_BLOCKS, 8);
-	uint64_t ino = vc_inode_ino(a), started, next;
 	struct vc_scrub_status s;
 
+	*ret_ino = vc_inode_ino(a);
 	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), 0);
 	vc_inode_put(a);
 	block_damage(p, "chunk", 1, 4);
@@ -458,22 +457,56 @@ static void test_killed(void **state)
 	scrub_all(p, &s);
 	assert_int_equal(s.found, 1);
 	assert_true(saves > 2 * KEPT_AT);
-	started = s.started_ns;
 	place_close(p, false);
 	assert_int_equal(rename(kept, kept_from), 0);
 	free(kept);
-	kept = NULL;
-	next = stored_segment(p);
+	free(kept_from);
+	kept = kept_from = NULL;
+	return s.started_ns;
+}
+
+/* A pass that was killed goes on behind the segments it had read. */
+static void test_killed(void **state)
+{
+	struct place *p = *state;
+	uint64_t ino, started = scrub_killed(p, &ino), next = stored_segment(p);
+	struct vc_scrub_status s;
+
 	assert_true(next > KEPT_AT);
 	for (uint64_t i = 8; i < 8 * IMAGE_BLOCKS; i += EVERY_SEGMENT)
 		block_damage(p, "chunk", 1, i);
 	place_open(p);
 	scrub_wait(p, &s);
-	free(kept_from);
 	assert_int_equal(s.error, 0);
 	assert_int_equal(s.started_ns, started);
 	expect_found(p, 0, ino, VC_SCRUB_CHUNK, 4, 4);
 	expect_rest(p, next, s.found);
+}
+
+/* A position that is damaged says nothing: what is begun then begins anew. */
+static void test_position_damaged(void **state)
+{
+	struct place *p = *state;
+	uint64_t ino, next;
+	struct vc_scrub_status s;
+	char path[600];
+	uint8_t byte;
+	int fd;
+
+	scrub_killed(p, &ino);
+	next = stored_segment(p);
+	snprintf(path, sizeof(path), "%s/scrub", p->pool_dir);
+	fd = open(path, O_RDWR);
+	assert_int_equal(pread(fd, &byte, 1, offsetof(struct vc_disk_scrub, next_segno)), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, offsetof(struct vc_disk_scrub, next_segno)), 1);
+	close(fd);
+	assert_int_not_equal(stored_segment(p), next);
+	place_open(p);
+	vc_scrub_status(p->pool, &s);
+	assert_false(s.running);
+	assert_int_equal(s.started_ns, 0);
+	assert_int_equal(s.done, 0);
 }
 
 static double seconds(void)
@@ -523,6 +556,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_position_damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_meta_rate, setup, teardown),
 	};
 
