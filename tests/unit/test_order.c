@@ -18,6 +18,7 @@
 #define BLOCK PLACE_BLOCK
 #define MIB PLACE_MIB
 #define DATA PLACE_POOL "/meta/data.mdb"
+#define ROUNDS 12u /* more than the log has segments */
 
 /* ---- a record that has its number and is not applied yet ---- */
 
@@ -143,6 +144,71 @@ static void test_clean_in_large_write(void **state)
 	vc_inode_put(a);
 }
 
+/* ---- the journal, and LMDB lost ---- */
+
+static void finding(void *ctx VC_UNUSED, const char *text) { fprintf(stderr, "finding: %s\n", text); }
+static void say(void *ctx VC_UNUSED, const char *text VC_UNUSED) { }
+
+/* LMDB of a pool that is not open is gone; backup, journal and log make it again whole. Returns its checkpoint. */
+static uint64_t lose_and_rebuild(struct vc_sim *sim)
+{
+	struct vc_rebuild_options o = { .check = { .data = true, .found = finding }, .say = say };
+	struct vc_rebuild_result result;
+
+	assert_int_equal(vc_io_unlink(vc_sim_io(sim), DATA), 0);
+	assert_int_equal(vc_rebuild_pool(vc_sim_io(sim), PLACE_POOL, &o, &result), 0);
+	assert_int_equal(result.check.findings, 0);
+	assert_true(result.replaced);
+	return result.checkpoint_lsn;
+}
+
+/* What a crash has left goes on until the log has gone round; then LMDB is lost. */
+static void go_on_and_lose(struct vc_sim *sim)
+{
+	struct place p = { .sim = sim };
+	struct vc_inode *a;
+
+	place_open(&p);
+	a = engine_lookup(p.root, "a");
+	assert_true(place_holds(a, 0, BLOCK, 1));
+	assert_true(place_holds(a, BLOCK, BLOCK, 2));
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		place_fill(a, (2 + i) * BLOCK, BLOCK, 3 + i);
+		place_destage(&p);
+	}
+	vc_inode_put(a);
+	place_close(&p, true);
+	lose_and_rebuild(sim);
+	place_open(&p);
+	a = engine_lookup(p.root, "a");
+	for (unsigned i = 0; i < 2 + ROUNDS; i++)
+		assert_true(place_holds(a, i * BLOCK, BLOCK, 1 + i));
+	vc_inode_put(a);
+	place_close(&p, true);
+}
+
+/* I7: wherever a checkpoint is cut off, LMDB has none that the journal does not lead to: later ones could not be reached through it. */
+static void test_journal_before_commit(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = place_file(p, "a");
+	size_t from;
+
+	place_fill(a, 0, BLOCK, 1);
+	place_destage(p);
+	place_fill(a, BLOCK, BLOCK, 2);
+	assert_int_equal(engine_flush(a), 0);
+	vc_inode_put(a);
+	from = vc_sim_events(p->sim);
+	place_destage(p);
+	for (size_t at = from, end = vc_sim_events(p->sim); at <= end; at++) {
+		struct vc_sim *after = vc_sim_crash(p->sim, at, &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_ALL });
+
+		go_on_and_lose(after);
+		vc_sim_free(after);
+	}
+}
+
 /* ---- a commit that finds no space ---- */
 
 static void commits_find_no_space(struct place *p)
@@ -150,19 +216,14 @@ static void commits_find_no_space(struct place *p)
 	vc_sim_fail(p->sim, &(struct vc_sim_fault){ .ops = VC_SIM_META_WRITE, .nth = 1, .error = ENOSPC, .sticky = true });
 }
 
-static void finding(void *ctx VC_UNUSED, const char *text) { fprintf(stderr, "finding: %s\n", text); }
-static void say(void *ctx VC_UNUSED, const char *text VC_UNUSED) { }
-
 /*
  * I7: the journal names the chunks of a checkpoint that found no space. They stay, for LMDB may be lost before the checkpoint is made, and then
  * the journal leads to them.
  */
 static void test_journalled_chunks_stay(void **state)
 {
-	struct vc_rebuild_options o = { .check = { .data = true, .found = finding }, .say = say };
 	struct place *p = *state;
 	struct vc_inode *a = place_file(p, "a");
-	struct vc_rebuild_result result;
 	struct vc_log_figures log;
 
 	place_fill(a, 0, BLOCK, 1);
@@ -175,11 +236,7 @@ static void test_journalled_chunks_stay(void **state)
 	assert_int_equal(engine_task(p->pool, VC_TASK_DESTAGE), -ENOSPC);
 	place_close(p, true);
 	vc_sim_fail(p->sim, NULL);
-	assert_int_equal(vc_io_unlink(vc_sim_io(p->sim), DATA), 0);
-	assert_int_equal(vc_rebuild_pool(vc_sim_io(p->sim), PLACE_POOL, &o, &result), 0);
-	assert_int_equal(result.checkpoint_lsn, log.last_lsn);
-	assert_int_equal(result.check.findings, 0);
-	assert_true(result.replaced);
+	assert_int_equal(lose_and_rebuild(p->sim), log.last_lsn);
 	place_open(p);
 	a = engine_lookup(p->root, "a");
 	for (unsigned i = 0; i < 64; i++)
@@ -320,6 +377,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_destage_waits_for_records),
 		TEST(test_clean_in_large_write),
+		TEST(test_journal_before_commit),
 		TEST(test_journalled_chunks_stay),
 		TEST(test_no_room_to_destage_is_told),
 		TEST(test_rows_go_before_files),
