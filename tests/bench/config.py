@@ -11,9 +11,9 @@ class Config:
     mode: str = "full"
     reps: int = 3
     limit_seconds: int = 40 * 60        # what the mode promises; said when it is broken
-    disk_bytes: int = 30 * GIB          # what a run needs at most
+    disk_bytes: int = 33 * GIB          # what a run needs at most
     golden_bytes: int = GIB
-    xfs_bytes: int = 3 * GIB            # of the file below XFS
+    xfs_bytes: int = 6 * GIB            # of the file below XFS, which also holds the raw copies that are compared with it
     btrfs_bytes: int = 5 * GIB          # and below btrfs, which frees what was overwritten only at its next commit
     log_bytes: int = 256 * MIB          # of the pool that is written to
     seconds: float = 4                  # of a fio run
@@ -33,6 +33,7 @@ class Config:
     depth: int = 1000
     peer_depth: int = 60
     guest_clones: int = 1000
+    guest_peer_clones: int = 100        # of a written image, which takes seconds each there
     age_rounds: int = 3
     age_bytes: int = 512 * MIB
     storm: int = 20
@@ -47,10 +48,10 @@ def full():
 
 
 def quick():
-    return Config(mode="quick", reps=1, limit_seconds=5 * 60, disk_bytes=8 * GIB, golden_bytes=256 * MIB, xfs_bytes=GIB,
+    return Config(mode="quick", reps=1, limit_seconds=5 * 60, disk_bytes=9 * GIB, golden_bytes=256 * MIB, xfs_bytes=2 * GIB,
                   btrfs_bytes=2 * GIB, log_bytes=64 * MIB, seconds=1.5, deep_seconds=5, region_bytes=64 * MIB,
                   shared_bytes=64 * MIB, read_numbers=12000, clones=15, lived_writes=5000, sparse_blocks=500, peer_count=200,
-                  depth=300, peer_depth=20, guest_clones=300, age_rounds=2, age_bytes=128 * MIB, storm=8, space_clones=6,
+                  depth=300, peer_depth=20, guest_clones=300, guest_peer_clones=50, age_rounds=2, age_bytes=128 * MIB, storm=8, space_clones=6,
                   map_bytes=256 * MIB, recovery_log=256 * MIB)
 
 
@@ -58,7 +59,7 @@ def smoke():
     return Config(mode="smoke", reps=1, limit_seconds=60, disk_bytes=2 * GIB, golden_bytes=32 * MIB, xfs_bytes=320 * MIB,
                   btrfs_bytes=400 * MIB, log_bytes=64 * MIB, seconds=0.2, deep_seconds=0.3, region_bytes=8 * MIB,
                   sync_images=2, shared_bytes=8 * MIB, read_numbers=500, drop_caches=False, clones=3, lived_writes=200,
-                  sparse_blocks=20, batch=200, peer_count=10, depth=20, peer_depth=4, guest_clones=20, age_rounds=1,
+                  sparse_blocks=20, batch=200, peer_count=10, depth=20, peer_depth=4, guest_clones=20, guest_peer_clones=10, age_rounds=1,
                   age_bytes=16 * MIB, storm=3, space_clones=2, map_bytes=16 * MIB, memory_images=200, recovery_log=64 * MIB)
 
 

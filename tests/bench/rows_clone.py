@@ -178,16 +178,17 @@ class CloneGuest(Group):
         path = system.serve("guest")
         quiet = self.client.fio(path, "randwrite", seconds=self.config.seconds)
         system.settle()
-        pace = int(self.config.seconds * 0.8e6 / self.config.guest_clones)
+        count = self.config.guest_clones if system.name == "vclonefs" else self.config.guest_peer_clones
+        pace = int(self.config.seconds * 0.8e6 / count)
 
         def clones():
             start = time.monotonic()
-            self.client.clones(system.timer, system.dir, "guest", "-n", self.config.guest_clones, "-p", pace)
+            self.client.clones(system.timer, system.dir, "guest", "-n", count, "-p", pace)
             return time.monotonic() - start
         # Long enough for clones that take longer than they should: those that come after the load's end would not count.
         busy, took = self.client.fio_beside(path, "randwrite", clones, seconds=self.config.seconds)
         self.add("guest-p99", system, busy["p99_us"] / quiet["p99_us"], p99_quiet_us=quiet["p99_us"], p99_clones_us=busy["p99_us"],
-                 iops_quiet=quiet["iops"], iops_clones=busy["iops"], clones=self.config.guest_clones, clones_took_s=round(took, 2))
+                 iops_quiet=quiet["iops"], iops_clones=busy["iops"], clones=count, clones_took_s=round(took, 2))
 
     def finish(self, system):
         system.delete("guest")
