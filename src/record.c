@@ -330,7 +330,7 @@ static int record_check_op(const struct vc_disk_op *op, const uint8_t *payload, 
 	case VC_OP_GROW:
 		return vc_le64_get(op->arg) <= VC_IMAGE_SIZE_MAX && payload_len == 0 ? 0 : -EUCLEAN;
 	case VC_OP_CLONE:
-		return payload_len == 0 ? 0 : -EUCLEAN;
+		return vc_le64_get(op->arg) != vc_le64_get(op->ino) && payload_len == 0 ? 0 : -EUCLEAN;
 	case VC_OP_ROW_PUT:
 	case VC_OP_ROW_DEL:
 		return vc_row_decode(payload, payload_len, &key, &key_len, &value, &value_len);

@@ -232,7 +232,9 @@ static void test_lies(void **state VC_UNUSED)
 	assert_int_equal(check_op(VC_OP_ZERO, 1, 1, 0, 0, 8), -EUCLEAN);
 	assert_int_equal(check_op(VC_OP_CLONE_RANGE, 1, 5, 3, max - 4, 0), -EUCLEAN);
 	assert_int_equal(check_op(VC_OP_CLONE_RANGE, 1, 5, 3, max - 5, 0), 0);
+	assert_int_equal(check_op(VC_OP_CLONE, 0, 0, 3, 0, 0), 0);
 	assert_int_equal(check_op(VC_OP_CLONE, 0, 0, 3, 0, 8), -EUCLEAN);
+	assert_int_equal(check_op(VC_OP_CLONE, 0, 0, 2, 0, 0), -EUCLEAN); /* itself */
 	assert_int_equal(check_op(VC_OP_SIZE, 0, 0, VC_IMAGE_SIZE_MAX + 1, 0, 0), -EUCLEAN);
 	assert_int_equal(check_op(VC_OP_GROW, 0, 0, UINT64_MAX, 0, 0), -EUCLEAN);
 	assert_int_equal(check_op(VC_OP_DIRECT, 0, 1, 0, 0, 0), -EUCLEAN);
