@@ -130,6 +130,76 @@ static void test_chain(void **state VC_UNUSED)
 	vc_base_put(b2);
 }
 
+/* ---- a checkpoint in the midst of making a view ---- */
+
+struct vc_overlay *__real_vc_overlay_get(struct vc_overlay *o);
+struct vc_overlay *__wrap_vc_overlay_get(struct vc_overlay *o);
+
+static struct vc_base *fold_base; /* NULL, or to be folded into a new root when */
+static struct vc_overlay *fold_at; /* this overlay is taken for a view */
+static unsigned fold_after;        /* for so many other times before */
+
+struct vc_overlay *__wrap_vc_overlay_get(struct vc_overlay *o)
+{
+	struct vc_base *base = fold_base;
+
+	if (base && o == fold_at && fold_after-- == 0) {
+		fold_base = NULL;
+		assert_int_equal(vc_base_folded(base, root_of(9)), 0);
+	}
+	return __real_vc_overlay_get(o);
+}
+
+static void expect_root(struct vc_base *base, uint64_t root, unsigned noverlays)
+{
+	struct vc_view *view = vc_base_view(base);
+
+	assert_int_equal(view->root.id, root);
+	assert_int_equal(view->n, noverlays);
+	vc_view_put(view);
+}
+
+/* A clone's view is made anew on what a checkpoint has made of its parent meanwhile. */
+static void test_folded_under_freeze(void **state VC_UNUSED)
+{
+	struct vc_slice *slice = slice_new();
+	struct vc_base *b0 = vc_base_new(&bases, root_of(1)), *b1 = freeze(b0, slice, 1, 100), *b2;
+
+	fold_at = overlay_of(slice, 2, 200);
+	fold_after = 0;
+	fold_base = b1;
+	b2 = vc_base_freeze(b1, fold_at, &slice->bases, 7, 1, 0, false);
+	assert_non_null(b2);
+	assert_null(fold_base);
+	expect_root(b1, 9, 0);
+	expect_root(b2, 9, 1);
+	assert_int_equal(base_at(b2, 2), 200);
+	vc_base_put(b2);
+	vc_base_put(b1);
+	vc_base_put(b0);
+	vc_slice_release(slice);
+}
+
+/* A merged view of what there was before does not replace that which a checkpoint has made meanwhile. */
+static void test_folded_under_tidy(void **state VC_UNUSED)
+{
+	struct vc_slice *slice = slice_new();
+	struct vc_base *b0 = vc_base_new(&bases, root_of(1)), *b1 = freeze(b0, slice, 1, 100), *b2;
+
+	fold_at = overlay_of(slice, 2, 200);
+	b2 = vc_base_freeze(b1, fold_at, &slice->bases, 7, 1, 0, false);
+	assert_non_null(b2);
+	fold_after = 1; /* not when it is held for the time of merging */
+	fold_base = b2;
+	vc_base_tidy(b2);
+	assert_null(fold_base);
+	expect_root(b2, 9, 0);
+	vc_base_put(b2);
+	vc_base_put(b1);
+	vc_base_put(b0);
+	vc_slice_release(slice);
+}
+
 /* 10,000 clones of clones with one write each, to one place, to few, and to as many places as there are clones. */
 static void deep_family(unsigned depth, uint64_t places, unsigned most)
 {
@@ -450,6 +520,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_chain),
+		TEST(test_folded_under_freeze),
+		TEST(test_folded_under_tidy),
 		TEST(test_deep_family),
 		TEST(test_slices_stay_apart),
 		TEST(test_folded),
