@@ -371,6 +371,49 @@ static void test_views_are_not_swept(void **state)
 	vc_inode_put(b);
 }
 
+/* ---- the end of a pool, and of its log ---- */
+
+/* What nobody has flushed is on the disk when a pool has been closed. */
+static void test_closed_is_durable(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = place_file(p, "a");
+	struct vc_sim *after;
+
+	place_fill(a, 0, PLACE_BLOCK, 1);
+	vc_inode_put(a);
+	place_close(p, false);
+	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
+	vc_sim_free(p->sim);
+	p->sim = after;
+	place_open(p);
+	a = engine_lookup(p->root, "a");
+	assert_non_null(a);
+	assert_true(place_holds(a, 0, PLACE_BLOCK, 1));
+	vc_inode_put(a);
+}
+
+/* A chunk that a durable record names is gone: that is no end of the log, behind which nothing counts. */
+static void test_lost_chunk_is_no_end(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = place_file(p, "a");
+	struct vc_pool *pool = NULL;
+	int r;
+
+	place_fill(a, 0, MIB, 1); /* large: straight into chunks */
+	assert_int_equal(engine_flush(a), 0);
+	place_fill(a, MIB, PLACE_BLOCK, 2);
+	assert_int_equal(engine_flush(a), 0); /* knows that the other is durable */
+	vc_inode_put(a);
+	place_close(p, true);
+	assert_int_equal(vc_io_unlink(vc_sim_io(p->sim), PLACE_POOL "/chunk/00000001.seg"), 0);
+	r = engine_try_open(vc_sim_io(p->sim), PLACE_POOL, ENGINE_DESTAGE_NEVER, &pool);
+	if (r == 0)
+		vc_pool_abandon(pool);
+	assert_true(r < 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
@@ -382,6 +425,8 @@ int main(void)
 		TEST(test_no_room_to_destage_is_told),
 		TEST(test_rows_go_before_files),
 		TEST(test_views_are_not_swept),
+		TEST(test_closed_is_durable),
+		TEST(test_lost_chunk_is_no_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
