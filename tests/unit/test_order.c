@@ -264,6 +264,35 @@ static void test_no_room_to_destage_is_told(void **state)
 	vc_inode_put(a);
 }
 
+static int count_piece(void *ctx, const char *name VC_UNUSED)
+{
+	++*(unsigned *)ctx;
+	return 0;
+}
+
+static unsigned pieces(struct place *p)
+{
+	unsigned n = 0;
+
+	assert_int_equal(vc_io_list(vc_sim_io(p->sim), PLACE_POOL "/reserve", count_piece, &n), 0);
+	return n;
+}
+
+/* D8: who meets a full disk gets the reserve, piece by piece, before anything is given up for want of space; and is told when it is gone. */
+static void test_reserve_is_given(void **state)
+{
+	struct place *p = *state;
+	unsigned left = pieces(p);
+
+	assert_true(left > 1);
+	for (; left > 0; left--) {
+		assert_int_equal(pieces(p), left);
+		assert_true(vc_pool_make_room(p->pool));
+	}
+	assert_int_equal(pieces(p), 0);
+	assert_false(vc_pool_make_room(p->pool));
+}
+
 /* ---- what a clean removes ---- */
 
 struct rows {
@@ -423,6 +452,7 @@ int main(void)
 		TEST(test_journal_before_commit),
 		TEST(test_journalled_chunks_stay),
 		TEST(test_no_room_to_destage_is_told),
+		TEST(test_reserve_is_given),
 		TEST(test_rows_go_before_files),
 		TEST(test_views_are_not_swept),
 		TEST(test_closed_is_durable),
