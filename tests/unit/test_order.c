@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <pthread.h>
 
+#include "journal_read.h"
 #include "map.h"
 #include "meta.h"
 #include "place.h"
@@ -402,20 +403,28 @@ static void test_views_are_not_swept(void **state)
 
 /* ---- the end of a pool, and of its log ---- */
 
+static void power_cut(struct place *p)
+{
+	struct vc_sim *after;
+
+	if (p->pool)
+		place_close(p, true);
+	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
+	vc_sim_free(p->sim);
+	p->sim = after;
+	place_open(p);
+}
+
 /* What nobody has flushed is on the disk when a pool has been closed. */
 static void test_closed_is_durable(void **state)
 {
 	struct place *p = *state;
 	struct vc_inode *a = place_file(p, "a");
-	struct vc_sim *after;
 
 	place_fill(a, 0, PLACE_BLOCK, 1);
 	vc_inode_put(a);
 	place_close(p, false);
-	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
-	vc_sim_free(p->sim);
-	p->sim = after;
-	place_open(p);
+	power_cut(p);
 	a = engine_lookup(p->root, "a");
 	assert_non_null(a);
 	assert_true(place_holds(a, 0, PLACE_BLOCK, 1));
@@ -443,6 +452,38 @@ static void test_lost_chunk_is_no_end(void **state)
 	assert_true(r < 0);
 }
 
+/* An entry of the journal from checkpoint `prev` to one that is `ahead` of it, without that checkpoint. */
+static void journal_entry(struct place *p, uint64_t prev, uint64_t ahead)
+{
+	vc_journal_begin(p->pool->journal);
+	assert_int_equal(vc_journal_item(p->pool->journal, VC_JOURNAL_GONE, 0, 0, 0, ahead), 0);
+	assert_int_equal(vc_journal_commit(p->pool->journal, prev, prev + ahead), 0);
+}
+
+/* Entries of checkpoints that never were are gone in the next life, also those behind what is written in place of the first. */
+static void test_dead_entries_go(void **state)
+{
+	struct place *p = *state;
+	const struct vc_journal_entry *next;
+	struct vc_journal_scan s;
+	uint64_t prev;
+
+	place_destage(p);
+	vc_inode_put(place_file(p, "a"));
+	place_destage(p);
+	prev = p->pool->checkpoint_lsn;
+	for (uint64_t i = 1; i <= 3; i++)
+		journal_entry(p, prev, i);
+	power_cut(p);
+	assert_int_equal(p->pool->checkpoint_lsn, prev);
+	journal_entry(p, prev, 50);
+	assert_int_equal(vc_journal_scan(vc_sim_io(p->sim), PLACE_POOL, p->pool->disk.uuid, &s), 0);
+	next = vc_journal_after(&s, prev);
+	assert_non_null(next);
+	assert_int_equal(next->checkpoint_lsn, prev + 50);
+	vc_journal_scan_fini(&s);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
@@ -457,6 +498,7 @@ int main(void)
 		TEST(test_views_are_not_swept),
 		TEST(test_closed_is_durable),
 		TEST(test_lost_chunk_is_no_end),
+		TEST(test_dead_entries_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
