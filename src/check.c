@@ -66,14 +66,16 @@ static int check_collect_segment(void *ctx, const struct vc_chunk_segment_info *
 
 int check_open(struct check *c)
 {
-	char *meta_dir = NULL, *chunk_dir = NULL;
 	struct vc_meta_params meta = { .io = c->io, .file = c->o->meta_file, .read_only = true, .examine = true };
 	struct vc_chunk_params chunks = { .io = c->io, .cache_bytes = 1u << 20, .read_only = true };
+	char *meta_dir, *chunk_dir;
 	int r = vc_super_read(c->io, c->dir, &c->pool);
 
 	if (r < 0)
 		return r;
-	if (asprintf(&meta_dir, "%s/meta", c->dir) < 0 || asprintf(&chunk_dir, "%s/chunk", c->dir) < 0)
+	meta_dir = vc_path_of(c->dir, "meta");
+	chunk_dir = vc_path_of(c->dir, "chunk");
+	if (!meta_dir || !chunk_dir)
 		r = -ENOMEM;
 	meta.dir = meta_dir;
 	chunks.dir = chunk_dir;

@@ -303,10 +303,13 @@ static int journal_sweep(struct vc_journal *j, uint64_t lsn)
 /* Called between checkpoints by the only thread that makes them, so LMDB is exactly at `lsn`. */
 static int journal_backup(struct vc_journal *j, uint64_t lsn)
 {
-	char *tmp = NULL, *path = NULL;
-	int r = asprintf(&tmp, "%s/new.tmp", j->backup_dir) < 0 ||
-		asprintf(&path, "%s/%016llx.mdb", j->backup_dir, (unsigned long long)lsn) < 0 ? -ENOMEM : 0;
+	char name[32], *tmp, *path;
+	int r;
 
+	snprintf(name, sizeof(name), "%016llx.mdb", (unsigned long long)lsn);
+	tmp = vc_path_of(j->backup_dir, "new.tmp");
+	path = vc_path_of(j->backup_dir, name);
+	r = tmp && path ? 0 : -ENOMEM;
 	if (r == 0) {
 		r = vc_io_unlink(j->pool->io, tmp);
 		r = r == -ENOENT ? 0 : r;

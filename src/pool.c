@@ -2,19 +2,12 @@
 /* pool: failure, admission and parking, orphans, tasks and figures. Opening and closing: pool_open. */
 #include "config.h"
 
-#include <stdio.h>
-
 #include "msg.h"
 #include "pool_impl.h"
 
 #define POOL_REAP_RETRY_NS UINT64_C(1000000000)
 
-char *vc_pool_path(const struct vc_pool *pool, const char *name)
-{
-	char *path;
-
-	return asprintf(&path, "%s/%s", pool->dir, name) < 0 ? NULL : path;
-}
+char *vc_pool_path(const struct vc_pool *pool, const char *name) { return vc_path_of(pool->dir, name); }
 
 /* ---- failure, admission, parking ---- */
 

@@ -353,6 +353,8 @@ int vc_pool_close(struct vc_pool *pool)
 			r = vc_pool_task_wait(pool, VC_TASK_DESTAGE, id);
 	}
 	pool_stop_threads(pool);
+	if (atomic_load(&pool->failed))
+		r = atomic_load(&pool->failed);
 	if (pool->log) {
 		int stopped = vc_log_stop(pool->log, true);
 

@@ -160,8 +160,6 @@ static int grow(struct rebuild *rb)
 	return r != 0 ? r : rebuild_state(rb);
 }
 
-static bool is_damage(int r) { return r == -EUCLEAN || r == -EBADMSG || r == -EINVAL || r == -ENOENT || r == -EIO || r == -ESTALE; }
-
 /* One way to begin; with a new LMDB left open when it went well (0), or not quite (1). */
 static int attempt(struct rebuild *rb, const uint64_t *backup)
 {
@@ -171,7 +169,7 @@ static int attempt(struct rebuild *rb, const uint64_t *backup)
 	rb->ret->entries = 0;
 	rb->ret->backup_lsn = backup ? *backup : 0;
 	r = backup ? begin_with_backup(rb, *backup) : begin_empty(rb);
-	if (backup && r < 0 && is_damage(r))
+	if (backup && r < 0 && rebuild_is_damage(r))
 		rebuild_say(rb, "the backup of checkpoint %llu cannot be used", ULL(*backup));
 	return r == 0 ? grow(rb) : r;
 }
@@ -190,13 +188,13 @@ static int attempt_all(struct rebuild *rb)
 		qsort(b.lsns, b.n, sizeof(*b.lsns), newest_first);
 	if (r == 0) {
 		r = 1;
-		for (size_t i = 0; i <= b.n && ((r == 1 && (i == 0 || !rb->o->salvage)) || is_damage(r)); i++)
+		for (size_t i = 0; i <= b.n && ((r == 1 && (i == 0 || !rb->o->salvage)) || rebuild_is_damage(r)); i++)
 			r = attempt(rb, i < b.n ? &b.lsns[i] : NULL);
 	}
 	free(b.lsns);
-	if (is_damage(r))
+	if (rebuild_is_damage(r))
 		close_new(rb);
-	return is_damage(r) ? 1 : r;
+	return rebuild_is_damage(r) ? 1 : r;
 }
 
 /* ---- check and switch ---- */
@@ -272,7 +270,7 @@ static int salvage_once(struct rebuild *rb, bool with_log)
 {
 	int r = attempt_all(rb);
 
-	if (is_damage(r) || (r == 1 && !rb->meta)) { /* not even the journal from its beginning */
+	if (rebuild_is_damage(r) || (r == 1 && !rb->meta)) { /* not even the journal from its beginning */
 		close_new(rb);
 		r = begin_empty(rb);
 	}
@@ -292,7 +290,7 @@ static int salvage(struct rebuild *rb)
 
 	if (r == 0)
 		r = try_log(rb);
-	if (is_damage(r)) {
+	if (rebuild_is_damage(r)) {
 		r = salvage_once(rb, false);
 		if (r == 0)
 			r = try_log(rb);
@@ -311,7 +309,7 @@ static int rebuild_run(struct rebuild *rb)
 
 	if (r == 0)
 		r = attempt_all(rb);
-	if (rb->o->salvage && (r == 1 || is_damage(r)))
+	if (rb->o->salvage && (r == 1 || rebuild_is_damage(r)))
 		return salvage(rb);
 	if (r == 1) {
 		rebuild_found(rb, "backup and journal do not lead to the log: what was lost cannot be made again whole");
@@ -323,7 +321,7 @@ static int rebuild_run(struct rebuild *rb)
 		rebuild_say(rb, "began with the backup of checkpoint %llu", ULL(rb->ret->backup_lsn));
 	if (rb->o->salvage) {
 		close_new(rb);
-		if (is_damage(try_log(rb)))
+		if (rebuild_is_damage(try_log(rb)))
 			return salvage(rb);
 	}
 	rebuild_say(rb, "%llu checkpoints of the journal applied, up to %llu", ULL(rb->ret->entries), ULL(rb->ret->checkpoint_lsn));

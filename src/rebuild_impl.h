@@ -81,6 +81,12 @@ int rebuild_find_log(struct rebuild *rb, uint64_t *ret_first_lsn) VC_MUST_CHECK;
 /** The highest inode number that the log after the checkpoint of data.mdb names. 0, or -errno when the log cannot be read. */
 int rebuild_log_highest_ino(struct vc_io *io, const char *dir, const char *log_dir, uint64_t *ret) VC_MUST_CHECK;
 
+/** Of opening or reading something: is it broken, and would be the next time? */
+static inline bool rebuild_is_damage(int r)
+{
+	return r == -EUCLEAN || r == -EBADMSG || r == -EINVAL || r == -ENOENT || r == -EIO || r == -ESTALE;
+}
+
 void rebuild_say(struct rebuild *rb, const char *fmt, ...) VC_PRINTF(2, 3);
 /** A finding: counted in ret->check. */
 void rebuild_found(struct rebuild *rb, const char *fmt, ...) VC_PRINTF(2, 3);

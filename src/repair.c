@@ -209,8 +209,8 @@ static int drain_log(struct repair *rp)
 
 	if (r == 0)
 		r = vc_pool_close(pool);
-	if (r == 0)
-		return 0;
+	if (!rebuild_is_damage(r)) /* 0, or lack of memory, space or descriptors: without its log, what LMDB holds is half of the pool */
+		return r;
 	repair_say(rp, "the log cannot be put into the maps yet (error %d): the next mount does it", -r);
 	return rebuild_log_highest_ino(rp->io, rp->dir, rp->o->check.log_dir, &rp->highest_ino);
 }

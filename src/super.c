@@ -13,13 +13,6 @@
 #define SUPER_LOG_SEGMENT (16u << 20)
 #define SUPER_LOG_SEGMENTS 64u
 
-static char *super_path(const char *dir, const char *name)
-{
-	char *path;
-
-	return asprintf(&path, "%s/%s", dir, name) < 0 ? NULL : path;
-}
-
 static int super_any_entry(void *ctx, const char *name)
 {
 	(void)ctx;
@@ -69,7 +62,7 @@ static int super_fill(const struct vc_pool_geometry *g, struct vc_disk_pool *ret
 
 int vc_super_first_state(struct vc_io *io, const char *dir, const char *file, const struct vc_disk_pool *pool, uint64_t now)
 {
-	char *meta_dir = super_path(dir, "meta");
+	char *meta_dir = vc_path_of(dir, "meta");
 	struct vc_meta_params params = { .io = io, .dir = meta_dir, .file = file };
 	struct vc_inode_fields root = { .mode = 040755, .nlink = 2, .generation = 1, .atime_ns = now, .mtime_ns = now,
 					.ctime_ns = now, .btime_ns = now, .parent = VC_ROOT_INO, .next_cookie = 16 };
@@ -103,8 +96,8 @@ int vc_super_first_state(struct vc_io *io, const char *dir, const char *file, co
 
 static int super_make_parts(struct vc_io *io, const char *dir, const struct vc_disk_pool *pool)
 {
-	char *log_dir = super_path(dir, "log"), *chunk_dir = super_path(dir, "chunk"), *meta_dir = super_path(dir, "meta");
-	char *journal_dir = super_path(dir, "journal"), *backup_dir = super_path(dir, "backup");
+	char *log_dir = vc_path_of(dir, "log"), *chunk_dir = vc_path_of(dir, "chunk"), *meta_dir = vc_path_of(dir, "meta");
+	char *journal_dir = vc_path_of(dir, "journal"), *backup_dir = vc_path_of(dir, "backup");
 	struct vc_log_params log = { .io = io, .dir = log_dir, .segment_size = vc_le64_get(pool->log_segment_size),
 				     .nsegments = vc_le32_get(pool->log_segments) };
 	int r = log_dir && chunk_dir && meta_dir && journal_dir && backup_dir ? 0 : -ENOMEM;
@@ -135,7 +128,7 @@ static int super_make_parts(struct vc_io *io, const char *dir, const struct vc_d
 /* The pool file comes last, by rename: while it is missing the directory is no pool. */
 static int super_write(struct vc_io *io, const char *dir, const struct vc_disk_pool *pool)
 {
-	char *tmp = super_path(dir, "pool.new"), *path = super_path(dir, "pool");
+	char *tmp = vc_path_of(dir, "pool.new"), *path = vc_path_of(dir, "pool");
 	struct vc_file *file = NULL;
 	int r = tmp && path ? 0 : -ENOMEM;
 
@@ -184,7 +177,7 @@ static int super_vet(struct vc_io *io, const char *dir)
 	int r = vc_io_vet(io, dir, true);
 
 	for (size_t i = 0; i < VC_ARRAY_LEN(parts) && r == 0; i++) {
-		char *path = super_path(dir, parts[i]);
+		char *path = vc_path_of(dir, parts[i]);
 
 		r = path ? vc_io_vet(io, path, false) : -ENOMEM;
 		free(path);
@@ -215,7 +208,7 @@ int vc_pool_create(struct vc_io *io, const char *dir, const struct vc_pool_geome
 
 int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret)
 {
-	char *path = super_path(dir, "pool");
+	char *path = vc_path_of(dir, "pool");
 	struct vc_file *file = NULL;
 	const char *why = "";
 	ssize_t n = 0;
@@ -247,7 +240,7 @@ int vc_super_read(struct vc_io *io, const char *dir, struct vc_disk_pool *ret)
 
 int vc_super_try_lock(struct vc_io *io, const char *dir, struct vc_file **ret)
 {
-	char *path = super_path(dir, "lock");
+	char *path = vc_path_of(dir, "lock");
 	int r = path ? vc_io_open(io, path, VC_IO_WRITE | VC_IO_CREATE, ret) : -ENOMEM;
 
 	if (r == 0) {

@@ -131,6 +131,13 @@ int vc_array_room(void *array_ptr, size_t n, size_t *cap, size_t size)
 	return 0;
 }
 
+char *vc_path_of(const char *dir, const char *name)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%s", dir, name) < 0 ? NULL : path;
+}
+
 int vc_random_bytes(void *buf, size_t len)
 {
 	uint8_t *p = buf;

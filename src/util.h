@@ -99,6 +99,9 @@ int vc_parse_bytes(const char *text, uint64_t *ret_bytes) VC_MUST_CHECK;
  */
 int vc_array_room(void *array_ptr, size_t n, size_t *cap, size_t size) VC_MUST_CHECK;
 
+/** "DIR/NAME", for the caller to free; NULL: no memory. */
+char *vc_path_of(const char *dir, const char *name) VC_MUST_CHECK;
+
 /** Fill `buf` with random bytes from the kernel. Returns 0 or -errno. */
 int vc_random_bytes(void *buf, size_t len) VC_MUST_CHECK;
 
