@@ -285,3 +285,24 @@ int64_t alloc_fault_live(void)
 {
 	return atomic_load(&faults.live);
 }
+
+bool alloc_places_add(struct alloc_places *places, const void *site)
+{
+	for (size_t i = 0; i < places->n; i++)
+		if (places->site[i] == site)
+			return false;
+	assert_true(places->n < ALLOC_PLACES_MAX);
+	places->site[places->n++] = site;
+	return true;
+}
+
+void alloc_fault_choose(uint64_t calls, uint64_t stride, uint64_t *rng, struct alloc_places *places, bool *ret_wanted)
+{
+	uint64_t next = 1 + vc_unit_below(rng, stride);
+
+	for (uint64_t i = 1; i <= calls; i++) {
+		ret_wanted[i] = alloc_places_add(places, alloc_fault_site(i)) || i == next;
+		if (i == next)
+			next += stride;
+	}
+}

@@ -31,4 +31,20 @@ int64_t alloc_fault_live(void);
 /** Are the allocations of LMDB among them? */
 bool alloc_fault_has_libraries(void);
 
+#define ALLOC_PLACES_MAX 1000
+
+/** Sites of calls, each once. */
+struct alloc_places {
+	const void *site[ALLOC_PLACES_MAX];
+	size_t n;
+};
+
+/** Was it not among them? */
+bool alloc_places_add(struct alloc_places *places, const void *site);
+/**
+ * Of `calls` calls, as the last run has counted them, those to let fail: the first of each place, and each stride-th one beginning at a random
+ * one. ret_wanted has calls + 1 entries.
+ */
+void alloc_fault_choose(uint64_t calls, uint64_t stride, uint64_t *rng, struct alloc_places *places, bool *ret_wanted);
+
 #endif

@@ -18,31 +18,15 @@
 #include "fault_script.h"
 
 #define STRIDE 97
-#define SITES_MAX 1000
 
 /* EIO, EROFS: of a pool that failed. */
 static const int memory_errors[] = { ENOMEM, EAGAIN, EIO, EROFS, 0 };
-
-struct places {
-	const void *site[SITES_MAX];
-	size_t n;
-};
 
 static uint64_t base_seed, stride, now_nth;
 static uint64_t nfailed, nworks;
 static bool now_sticky;
 static const void *now_site;
-static struct places struck_places;
-
-static bool places_add(struct places *p, const void *site)
-{
-	for (size_t i = 0; i < p->n; i++)
-		if (p->site[i] == site)
-			return false;
-	assert_true(p->n < SITES_MAX);
-	p->site[p->n++] = site;
-	return true;
-}
+static struct alloc_places struck_places;
 
 static void say_where(void)
 {
@@ -72,7 +56,7 @@ static uint64_t run_once(uint64_t nth, bool sticky)
 	if (nth == 0)
 		assert_int_equal(s.refused, 0);
 	else if (now_site)
-		places_add(&struck_places, now_site);
+		alloc_places_add(&struck_places, now_site);
 	failed = fault_script_failed(&s);
 	fault_script_check(&s);
 	fault_script_fini(&s);
@@ -88,21 +72,16 @@ static uint64_t run_once(uint64_t nth, bool sticky)
 static void test_every_allocation(void **state VC_UNUSED)
 {
 	const char *given = getenv("VC_TEST_STRIDE"), *only = getenv("VC_TEST_CALL");
-	uint64_t rng = vc_unit_seed(), began = vc_mono_ns(), calls, next, nruns = 0;
-	static struct places places;
+	uint64_t rng = vc_unit_seed(), began = vc_mono_ns(), calls, nruns = 0;
+	static struct alloc_places places;
 	static bool wanted[1 << 16];
 
 	base_seed = vc_unit_random(&rng);
 	stride = given ? strtoull(given, NULL, 0) : STRIDE;
 	assert_true(stride > 0);
 	calls = run_once(0, false);
-	next = 1 + vc_unit_below(&rng, stride);
 	assert_true(calls < VC_ARRAY_LEN(wanted));
-	for (uint64_t i = 1; i <= calls; i++) {
-		wanted[i] = places_add(&places, alloc_fault_site(i)) || i == next;
-		if (i == next)
-			next += stride;
-	}
+	alloc_fault_choose(calls, stride, &rng, &places, wanted);
 	for (int sticky = 0; sticky <= 1; sticky++) {
 		for (uint64_t i = 1; i <= calls; i++) {
 			if (only ? i != strtoull(only, NULL, 0) : !wanted[i])

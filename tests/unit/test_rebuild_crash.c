@@ -16,6 +16,7 @@
 #include "meta.h"
 #include "rebuild.h"
 #include "repair.h"
+#include "sim_damage.h"
 
 #define POOL "/pool"
 #define DATA POOL "/meta/data.mdb"
@@ -43,13 +44,6 @@ static struct crash_run *some_work(uint64_t *rng)
 	for (unsigned i = 0; i < STEPS; i++)
 		crash_run_step(run);
 	return run;
-}
-
-static void lose_lmdb(struct vc_sim *sim)
-{
-	int r = vc_io_unlink(vc_sim_io(sim), DATA);
-
-	assert(r == 0 || r == -ENOENT);
 }
 
 static bool rebuild(struct vc_sim *sim)
@@ -96,7 +90,7 @@ static void test_lost_in_crash(void **state VC_UNUSED)
 			struct vc_sim_policy policy = crash_policy(run, &rng, at);
 			struct vc_sim *sim = vc_sim_crash(run->sim, at, &policy);
 
-			lose_lmdb(sim);
+			sim_damage_lmdb(sim, POOL);
 			if (!rebuild(sim)) {
 				struct model none = { .n = 0 };
 
@@ -128,7 +122,7 @@ static void test_crash_in_rebuild(void **state VC_UNUSED)
 
 	crash_run_stop(run);
 	first = vc_sim_crash(run->sim, at, &all);
-	lose_lmdb(first);
+	sim_damage_lmdb(first, POOL);
 	assert_true(rebuild(first));
 	end = vc_sim_events(first);
 	for (size_t i = 0; i <= end; i++) {
@@ -144,30 +138,6 @@ static void test_crash_in_rebuild(void **state VC_UNUSED)
 }
 
 /* ---- salvage ---- */
-
-static int remove_file(void *ctx, const char *name)
-{
-	struct vc_sim *sim = ((void **)ctx)[0];
-	char path[256];
-
-	snprintf(path, sizeof(path), "%s/%s", (const char *)((void **)ctx)[1], name);
-	assert_int_equal(vc_io_unlink(vc_sim_io(sim), path), 0);
-	return 0;
-}
-
-static void lose_all(struct vc_sim *sim)
-{
-	static const char *const dirs[] = { POOL "/journal", POOL "/backup" };
-
-	lose_lmdb(sim);
-	for (size_t i = 0; i < VC_ARRAY_LEN(dirs); i++) {
-		void *ctx[] = { sim, (void *)(uintptr_t)dirs[i] };
-		int r = vc_io_list(vc_sim_io(sim), dirs[i], remove_file, ctx);
-
-		assert_true(r == 0 || r == -ENOENT);
-		assert_int_equal(vc_io_sync_dir(vc_sim_io(sim), dirs[i]), 0); /* no crash brings them back */
-	}
-}
 
 static void salvage(struct vc_sim *sim, struct vc_rebuild_result *ret)
 {
@@ -206,7 +176,7 @@ static void test_crash_in_salvage(void **state VC_UNUSED)
 
 	crash_run_stop(run);
 	first = vc_sim_crash(run->sim, vc_sim_events(run->sim), &all);
-	lose_all(first);
+	sim_damage_all(first, POOL);
 	from = vc_sim_events(first);
 	salvage(first, &result); /* all is in the log when nothing was destaged yet */
 	print_message("%s\n", result.salvaged ? "salvaged" : "rebuilt whole");
@@ -292,30 +262,6 @@ static void test_rebuilt_is_durable(void **state VC_UNUSED)
 
 /* ---- repair ---- */
 
-/* Two names and a link count of what the checkpoint holds go wrong. */
-static void damage(struct vc_sim *sim, struct books *b)
-{
-	struct vc_meta_params params = { .io = vc_sim_io(sim), .dir = POOL "/meta" };
-	struct vc_disk_inode root = { .mode = vc_le32_of(0) };
-	struct vc_meta_txn *txn;
-	struct vc_meta *meta;
-	unsigned n = 0;
-
-	assert_int_equal(vc_meta_open(&params, &meta), 0);
-	assert_int_equal(vc_meta_write_begin(meta, &txn), 0);
-	for (size_t i = 0; i < b->n; i++) {
-		if (b->rows[i].key[0] == VC_ROW_DIRENT && n++ < 2)
-			assert_int_equal(vc_meta_del(txn, VC_DB_CAT, b->rows[i].key, b->rows[i].key_len), 0);
-		if (b->rows[i].key[0] != VC_ROW_INODE || root.mode.v)
-			continue;
-		memcpy(&root, b->rows[i].value, sizeof(root));
-		root.nlink = vc_le32_of(9);
-		assert_int_equal(vc_meta_put(txn, VC_DB_CAT, b->rows[i].key, b->rows[i].key_len, &root, sizeof(root)), 0);
-	}
-	assert_int_equal(vc_meta_commit(txn), 0);
-	vc_meta_close(meta);
-}
-
 static void repair(struct vc_sim *sim, struct vc_repair_result *ret)
 {
 	struct vc_repair_options o = { .check = { .found = note }, .say = note, .left = note };
@@ -367,7 +313,7 @@ static void repaired_again(struct vc_sim *sim, const struct books *images)
 	books_free(&after);
 	/* and what the repair did is in the backup: a rebuild does not undo it */
 	books_load(vc_sim_io(sim), POOL, &repaired);
-	lose_lmdb(sim);
+	sim_damage_lmdb(sim, POOL);
 	assert_true(rebuild(sim));
 	assert_int_equal(books_check(vc_sim_io(sim), POOL, true, NULL), 0);
 	books_load(vc_sim_io(sim), POOL, &after);
@@ -391,7 +337,7 @@ static void test_crash_in_repair(void **state VC_UNUSED)
 	first = vc_sim_crash(run->sim, vc_sim_events(run->sim), &all);
 	drain(first);
 	books_load(vc_sim_io(first), POOL, &images);
-	damage(first, &images);
+	sim_damage_rows(first, POOL, &images);
 	images_only(&images);
 	from = vc_sim_events(first);
 	repair(first, &result);
@@ -430,7 +376,7 @@ static void test_repaired_is_durable(void **state VC_UNUSED)
 	first = vc_sim_crash(run->sim, vc_sim_events(run->sim), &all);
 	drain(first);
 	books_load(vc_sim_io(first), POOL, &books);
-	damage(first, &books);
+	sim_damage_rows(first, POOL, &books);
 	old = read_lmdb(first, &len);
 	repair(first, &result);
 	assert_true(result.replaced);
