@@ -10,7 +10,7 @@
  *   meta/data.mdb       blocks beyond its end, which the commits of checkpoints, deletes and cleans need (vc_meta_params.reserve)
  *   journal/%016llx.jnl blocks beyond the end of the file that is being written (vc_space_journal_ahead)
  *
- * Writes of guests get none of these. What else meets a full disk (a log write where the file system copies on write, maps or a journal
+ * Writes of guests get none of these; names and what else makes LMDB grow get half of its part (vc_pool_may_grow). What else meets a full disk (a log write where the file system copies on write, maps or a journal
  * that outgrow theirs) makes a piece go, and takes what that frees if nobody else does (vc_pool_make_room).
  *
  *   WHOLE    all pieces are there; new data is accepted while there is other free space besides
@@ -33,6 +33,7 @@
 #define SPACE_RESERVE_MAX (UINT64_C(1) << 30)
 #define SPACE_MARGIN_MAX (UINT64_C(128) << 20)
 #define SPACE_META (UINT64_C(4) << 20)         /* LMDB, beside a 32nd of the log */
+#define SPACE_GROW_PART 128u                   /* half of it, in bytes of records: a row of 128 may cost two pages */
 #define SPACE_JOURNAL (UINT64_C(1) << 20)      /* and the journal, beside a 64th: 40 bytes for a block of 4,096 */
 #define BALLAST_SPARE_PIECES 2u                /* one that is begun and not filled, one that a kill left half used */
 #define BALLAST_PIECES_MAX 64u
@@ -248,6 +249,7 @@ int vc_ballast_open(struct vc_pool *pool, uint64_t next_segno)
 	r = b->dir ? vc_io_space(pool->io, pool->dir, &space) : -ENOMEM;
 	if (r == 0) {
 		ballast_geometry(pool, &space);
+		pool->grow_max = vc_space_meta_reserve(pool) / SPACE_GROW_PART;
 		r = ballast_reserve_meta(pool);
 	}
 	if (r == 0)
@@ -376,6 +378,17 @@ void vc_pool_check_space(struct vc_pool *pool, bool now)
 	if (atomic_compare_exchange_strong(&pool->space_checked_ns, &last, time))
 		space_look(pool);
 }
+
+int vc_pool_may_grow(struct vc_pool *pool, size_t len)
+{
+	if (!atomic_load(&pool->full)) {
+		atomic_store(&pool->grown, 0);
+		return 0;
+	}
+	return atomic_load(&pool->grown) + len > pool->grow_max ? -ENOSPC : 0;
+}
+
+void vc_pool_grew(struct vc_pool *pool, size_t len) { atomic_fetch_add(&pool->grown, len); }
 
 uint64_t vc_pool_space_for_data(struct vc_pool *pool, const struct vc_io_space *space)
 {

@@ -113,6 +113,8 @@ static int names_try(struct names_op *op, struct vc_record *rec, struct vc_log_s
 	len = r < 0 ? r : vc_record_len(rec);
 	if (len > (int64_t)op->most)
 		len = -E2BIG;
+	if (len >= 0 && op->grows && vc_pool_may_grow(op->pool, (size_t)len) < 0)
+		len = -ENOSPC;
 	if (len < 0) {
 		vc_log_unadmit(op->pool->log, op->most);
 		r = (int)len;
@@ -120,6 +122,8 @@ static int names_try(struct names_op *op, struct vc_record *rec, struct vc_log_s
 		vc_log_shrink_admission(op->pool->log, op->most, (size_t)len);
 		r = vc_apply_record(op->pool, rec, NULL, NULL, slot);
 	}
+	if (r == 0 && op->grows)
+		vc_pool_grew(op->pool, (size_t)len);
 	if (r == 0 && op->new_ino)
 		names_hand_out(op);
 	vol_unlock_inodes(op->locked, NAMES_LOCKED);
@@ -135,6 +139,8 @@ int names_run(struct names_op *op, struct vc_done *done)
 
 	if (!op->most)
 		op->most = NAMES_RECORD_MAX;
+	if (r == 0 && op->grows)
+		vc_pool_check_space(op->pool, false);
 	if (r == 0)
 		r = vc_pool_admit_wait(op->pool, op->class, op->most);
 	if (r < 0)
@@ -208,7 +214,7 @@ static void create_finished(struct vc_done *done, int error)
 int vc_names_create(struct vc_inode *dir, const char *name, const struct vc_new *what, struct vc_inode **ret, struct vc_done *done)
 {
 	struct vc_catalog *cat = dir->cat;
-	struct create_op op = { .op = { .pool = cat->pool, .locked = { dir }, .build = create_build, .class = VC_LOG_META },
+	struct create_op op = { .op = { .pool = cat->pool, .locked = { dir }, .build = create_build, .class = VC_LOG_META, .grows = true },
 				.dir = dir, .name = name, .what = what };
 	int r = names_check(name);
 
@@ -279,7 +285,7 @@ static int link_build(struct names_op *base, struct vc_record *rec)
 
 int vc_names_link(struct vc_inode *inode, struct vc_inode *dir, const char *name, struct vc_done *done)
 {
-	struct link_op op = { .op = { .pool = dir->cat->pool, .locked = { inode, dir }, .build = link_build, .class = VC_LOG_META },
+	struct link_op op = { .op = { .pool = dir->cat->pool, .locked = { inode, dir }, .build = link_build, .class = VC_LOG_META, .grows = true },
 			      .inode = inode, .dir = dir, .name = name };
 	int r = names_check(name);
 
@@ -509,7 +515,7 @@ static int rename_lookup(struct rename_op *op)
 int vc_names_rename(struct vc_inode *dir, const char *name, struct vc_inode *newdir, const char *newname, unsigned int flags,
 		    struct vc_done *done)
 {
-	struct rename_op op = { .op = { .pool = dir->cat->pool, .build = rename_build, .class = VC_LOG_META },
+	struct rename_op op = { .op = { .pool = dir->cat->pool, .build = rename_build, .class = VC_LOG_META, .grows = strlen(newname) > strlen(name) },
 				.dir = dir, .newdir = newdir, .name = name, .newname = newname, .flags = flags };
 	int r = names_check(name);
 

@@ -217,7 +217,10 @@ static int xattr_change(struct vc_inode *inode, const char *name, const void *va
 	else
 		vc_record_row_del(&rec, key, key_len);
 	rec_len = vc_record_len(&rec);
-	r = rec_len < 0 ? (int)rec_len : vol_admit_record(pool, &rec, VC_LOG_META);
+	vc_pool_check_space(pool, false);
+	r = rec_len < 0 ? (int)rec_len : value ? vc_pool_may_grow(pool, (size_t)rec_len) : 0;
+	if (r == 0)
+		r = vol_admit_record(pool, &rec, VC_LOG_META);
 	if (r < 0) {
 		vc_record_fini(&rec);
 		return r;
@@ -230,6 +233,8 @@ static int xattr_change(struct vc_inode *inode, const char *name, const void *va
 	if (r == 0 && !exists && (!value || (flags & XATTR_REPLACE)))
 		r = -ENODATA;
 	if (r == 0) {
+		if (value)
+			vc_pool_grew(pool, (size_t)rec_len);
 		r = attr_log(inode, &rec);
 	} else {
 		vc_mutex_unlock(&inode->lock);

@@ -22,6 +22,7 @@ struct names_op {
 	/* Checks and builds; names lock and inode locks are held. */
 	int (*build)(struct names_op *op, struct vc_record *rec);
 	enum vc_log_class class;
+	bool grows;                  /* makes names or inodes: refused where metadata has no room to grow */
 	size_t most;                 /* bytes of the longest record it can make; 0: NAMES_RECORD_MAX */
 	uint64_t new_ino;            /* 0, or the inode it makes: see names_run_new */
 	struct vc_inode **ret_new, **ret_inode;

@@ -68,6 +68,8 @@ struct vc_pool {
 	atomic_int failed;          /* 0 or -errno: nothing is accepted any more (D4) */
 	atomic_uint full;           /* enum vc_pool_full: new data is refused while not 0 */
 	_Atomic uint64_t space_checked_ns;
+	_Atomic uint64_t grown;     /* bytes of records that make names and the like, since there was room (vc_pool_may_grow) */
+	uint64_t grow_max;          /* fixed after opening */
 	struct vc_ballast *ballast; /* NULL: read-only, or recovering */
 	struct vc_mutex space_lock; /* VC_LOCK_SPACE: the pieces of the ballast */
 	_Atomic uint64_t direct_bytes; /* undestaged, in chunk files */
@@ -156,6 +158,13 @@ int vc_ballast_take(void *pool, const char *path, uint64_t *ret_size) VC_MUST_CH
 bool vc_pool_make_room(struct vc_pool *pool);
 /** See whether there is room for new data (pool->full): five times a second, or `now`. */
 void vc_pool_check_space(struct vc_pool *pool, bool now);
+/**
+ * May a record of `len` bytes add names, inodes or attributes? Call vc_pool_check_space before. -ENOSPC: new data is refused, and what was added since has
+ * used up half of what LMDB keeps for checkpoints, deletes and cleans, which then go on.
+ */
+int vc_pool_may_grow(struct vc_pool *pool, size_t len) VC_MUST_CHECK;
+/** A record of `len` bytes did. */
+void vc_pool_grew(struct vc_pool *pool, size_t len);
 /** Of the free space below, what new data may have. */
 uint64_t vc_pool_space_for_data(struct vc_pool *pool, const struct vc_io_space *space);
 /**

@@ -80,7 +80,7 @@ static int clone_init(struct clone_op *op, struct vc_inode *src, struct vc_inode
 
 	if (r < 0)
 		return r;
-	*op = (struct clone_op){ .op = { .pool = dir->cat->pool, .locked = { src, dir }, .build = clone_build, .class = VC_LOG_META },
+	*op = (struct clone_op){ .op = { .pool = dir->cat->pool, .locked = { src, dir }, .build = clone_build, .class = VC_LOG_META, .grows = true },
 				 .src = src, .dir = dir, .count = count, .mode = mode, .owner = owner };
 	op->names = calloc(count, sizeof(*op->names));
 	if (!op->names)

@@ -7,6 +7,7 @@ import random
 import sys
 
 BLOCK = 65536
+NAMES_MAX = 50000
 
 
 class Full:
@@ -82,12 +83,36 @@ class Full:
                 piece //= 2
         os.close(fd)
 
+    def names(self):
+        """Names and attributes without end, until they are refused. Returns how many there are."""
+        n = 0
+        try:
+            while n < NAMES_MAX:
+                path = os.path.join(self.mnt, f"dir-{n}-" + "x" * 200)
+                os.mkdir(path)
+                n += 1
+                os.setxattr(path, "user.x", b"x" * 3000)
+        except OSError as e:
+            if e.errno != errno.ENOSPC:
+                raise
+            return n
+        raise AssertionError("names are never refused")
+
+    def nameless(self):
+        for name in os.listdir(self.mnt):
+            if name.startswith("dir-"):
+                os.rmdir(os.path.join(self.mnt, name))
+
 
 def main():
     mnt, host, state, what, *args = sys.argv[1:]
     full = Full(mnt, host, state)
     if what == "fill":
         print(full.fill(args[0], int(args[1]), int(args[2])))
+    elif what == "names":
+        print(full.names())
+    elif what == "nameless":
+        full.nameless()
     elif what == "verify":
         full.verify()
     elif what == "delete":

@@ -57,10 +57,18 @@ kill_daemon() {
 	umount -l "$MNT"
 }
 
-# What lies in the log when the last byte of the disk goes to somebody else needs new chunk files and room in LMDB's.
+# What lies in the log when the last byte of the disk goes to somebody else needs new chunk files and room in LMDB's; names without end
+# are refused before they have that room.
 accepted_then_full() {
+	local n
+
 	full fill d 2500000 4096 >/dev/null
 	foreign
+	want 0 "$VCLONE" destage "$MNT"
+	n=$(full names)
+	[ "$n" -ge 1 ] || fail "no room for names: $n"
+	want 0 "$VCLONE" destage "$MNT"
+	full nameless
 	want 0 "$VCLONE" destage "$MNT"
 	not_failed
 	full verify

@@ -6,7 +6,7 @@
  * In the second test somebody else takes every byte that gets free, at once and for good, while the daemon is killed within checkpoints,
  * deletes and cleans: all that is left to the pool is what it has held back.
  *
- * In the third LMDB's map is full.
+ * In the third there are names without end, in the fourth LMDB's map is full.
  *
  * VC_TEST_ROUNDS: cycles of the first test; the second makes a third of them. (tests/mount/full-disk.sh does it on ext4 and xfs.)
  */
@@ -282,6 +282,85 @@ static void test_nothing_left(void **state VC_UNUSED)
 	assert_true(kills >= rounds);
 }
 
+#define NAMES_MAX 20000u
+
+/* One more of something that makes LMDB grow, another kind each time. */
+static int names_more(struct vc_inode *root, struct vc_inode *kept, unsigned i)
+{
+	struct vc_inode *made = NULL;
+	char name[32], value[400];
+	int r;
+
+	snprintf(name, sizeof(name), "name-%u", i);
+	memset(value, 'v', sizeof(value));
+	switch (i % 4) {
+	case 0:
+		r = engine_create(root, name, S_IFDIR | 0700, NULL, &made);
+		break;
+	case 1:
+		r = engine_clone(kept, root, name, &made);
+		break;
+	case 2:
+		r = engine_link(kept, root, name);
+		break;
+	default:
+		r = engine_create(root, name, S_IFREG | 0600, NULL, &made);
+		if (r == 0 && vc_xattr_set(made, "user.x", value, sizeof(value), 0) < 0) {
+			vc_inode_put(made);
+			made = NULL;
+			assert_int_equal(engine_unlink(root, name), 0);
+			r = -ENOSPC;
+		}
+	}
+	if (made)
+		vc_inode_put(made);
+	return r;
+}
+
+/* Names without end where nobody has room: they are refused while checkpoints and deletes still have theirs. */
+static void names_until_refused(struct full *f, bool checkpoints)
+{
+	struct vc_inode *root = engine_root(f->pool), *kept = engine_lookup(root, "kept"), *made;
+	char name[32];
+	unsigned n = 0;
+	int r = 0;
+
+	full_foreign(f);
+	while (n < NAMES_MAX && (r = names_more(root, kept, n)) == 0)
+		if (++n % 100 == 0 && checkpoints)
+			assert_int_equal(engine_task(f->pool, VC_TASK_DESTAGE), 0);
+	assert_int_equal(r, -ENOSPC);
+	assert_true(n >= 5);
+	assert_int_equal(engine_create(root, "more", S_IFREG | 0600, NULL, &made), -ENOSPC);
+	assert_int_equal(engine_rename(root, "name-0", root, "a-longer-name", 0), -ENOSPC);
+	assert_int_equal(engine_rename(root, "name-0", root, "short", 0), 0);
+	assert_int_equal(engine_rmdir(root, "short"), 0);
+	assert_int_equal(engine_task(f->pool, VC_TASK_DESTAGE), 0);
+	for (unsigned i = 1; i < n; i++) {
+		snprintf(name, sizeof(name), "name-%u", i);
+		assert_int_equal(i % 4 ? engine_unlink(root, name) : engine_rmdir(root, name), 0);
+	}
+	assert_int_equal(engine_task(f->pool, VC_TASK_DESTAGE), 0);
+	assert_int_equal(vc_io_truncate(f->foreign, 0), 0);
+	assert_int_equal(engine_task(f->pool, VC_TASK_CLEAN), 0);
+	assert_int_equal(names_more(root, kept, 1), 0);
+	assert_int_equal(engine_unlink(root, "name-1"), 0);
+	vc_inode_put(kept);
+	vc_inode_put(root);
+	full_verify(f);
+}
+
+static void test_names(void **state VC_UNUSED)
+{
+	struct full f;
+
+	full_init(&f, vc_unit_seed());
+	full_fill(&f, "kept", LOGGED, 30 * LOGGED);
+	names_until_refused(&f, true);
+	names_until_refused(&f, false);
+	full_fini(&f);
+}
+
 #define MAP_FULL_CALLS 10u
 #define MAP_FULL_CLONES 200u
 
@@ -330,6 +409,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_full, engine_setup, engine_teardown),
 		cmocka_unit_test_setup_teardown(test_nothing_left, engine_setup, engine_teardown),
+		cmocka_unit_test_setup_teardown(test_names, engine_setup, engine_teardown),
 		cmocka_unit_test_setup_teardown(test_map_full, engine_setup, engine_teardown),
 	};
 
