@@ -116,17 +116,26 @@ void vc_chunk_direct_done(struct vc_chunk_store *store, const struct vc_disk_dir
  */
 int vc_chunk_read(struct vc_chunk_store *store, uint64_t entry, uint32_t nblocks, void *buf) VC_MUST_CHECK;
 
-/** A piece of one chunk that is wanted: as the parameters of vc_chunk_read. */
+/**
+ * A piece of one chunk that is wanted: as the parameters of vc_chunk_read. With `ref` nothing is copied: the whole chunk is held there, the
+ * piece begins at block vc_entry_block(entry) of it, and the caller gives it back with vc_chunk_put. A want that fails leaves *ref as it was.
+ */
 struct vc_chunk_want {
 	uint64_t entry;
 	uint32_t nblocks;
 	void *buf;
+	struct vc_cache_ref *ref; /* may be NULL */
 };
+/** vc_chunk_read of one piece. */
+int vc_chunk_read_want(struct vc_chunk_store *store, const struct vc_chunk_want *want) VC_MUST_CHECK;
 /**
  * vc_chunk_read of `n` pieces at once: chunks that are not in the cache and lie one behind another in a file are read with one
- * call and expanded by several threads. 0, or the error of the first piece that failed, with its number in *ret_failed.
+ * call and expanded by several threads. 0, or the error of the first piece that failed, with its number in *ret_failed; others may
+ * have been held then.
  */
 int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n, size_t *ret_failed) VC_MUST_CHECK;
+/** Let go of what a want held. */
+void vc_chunk_put(struct vc_chunk_store *store, struct vc_cache_ref *ref);
 /** What vc_chunk_read_many would have to read for these pieces (buf is not looked at) is asked of the device; a hint. */
 void vc_chunk_read_ahead(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n);
 

@@ -166,8 +166,8 @@ const char *vc_chunk_entry_wrong(uint64_t entry);
 const char *vc_chunk_wrong(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len);
 /* Says so. -EBADMSG. */
 int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why);
-/* What is wanted, from the expanded chunk. 0 or -EBADMSG. */
-int vc_chunk_copy_out(struct vc_chunk_store *store, const struct vc_chunk_want *want, const struct vc_cache_ref *ref) VC_MUST_CHECK;
+/* Hand over what is wanted of the expanded chunk; takes *ref, which the caller held. 0 or -EBADMSG. */
+int vc_chunk_deliver(struct vc_chunk_store *store, const struct vc_chunk_want *want, struct vc_cache_ref *ref) VC_MUST_CHECK;
 
 /* The header's own checksum, bound to the address that the chunk lies at. */
 /* Are codec, blocks and stored length of a header possible together? */

@@ -252,30 +252,41 @@ static int read_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
 	return r;
 }
 
-int vc_chunk_copy_out(struct vc_chunk_store *store, const struct vc_chunk_want *want, const struct vc_cache_ref *ref)
+int vc_chunk_deliver(struct vc_chunk_store *store, const struct vc_chunk_want *want, struct vc_cache_ref *ref)
 {
 	size_t at = vc_entry_block(want->entry) * (size_t)VC_BLOCK_SIZE, len = want->nblocks * (size_t)VC_BLOCK_SIZE;
+	int r = 0;
 
-	if (at + len > ref->len)
-		return vc_chunk_corrupt(store, want->entry, "it is shorter than the map says");
-	memcpy(want->buf, (const uint8_t *)ref->data + at, len);
-	return 0;
+	if (at + len > ref->len) {
+		r = vc_chunk_corrupt(store, want->entry, "it is shorter than the map says");
+	} else if (want->ref) {
+		*want->ref = *ref;
+		return 0;
+	} else {
+		memcpy(want->buf, (const uint8_t *)ref->data + at, len);
+	}
+	vc_cache_put(store->cache, ref);
+	return r;
+}
+
+void vc_chunk_put(struct vc_chunk_store *store, struct vc_cache_ref *ref) { vc_cache_put(store->cache, ref); }
+
+int vc_chunk_read_want(struct vc_chunk_store *store, const struct vc_chunk_want *want)
+{
+	struct vc_cache_ref ref;
+	int r;
+
+	if (want->nblocks < 1 || want->nblocks > VC_CHUNK_BLOCKS_MAX || vc_chunk_entry_wrong(want->entry))
+		return vc_chunk_corrupt(store, want->entry, "the map names an impossible address");
+	r = vc_cache_get(store->cache, vc_entry_chunk(want->entry), read_load, store, &ref);
+	return r < 0 ? r : vc_chunk_deliver(store, want, &ref);
 }
 
 int vc_chunk_read(struct vc_chunk_store *store, uint64_t entry, uint32_t nblocks, void *buf)
 {
 	const struct vc_chunk_want want = { .entry = entry, .nblocks = nblocks, .buf = buf };
-	struct vc_cache_ref ref;
-	int r;
 
-	if (nblocks < 1 || nblocks > VC_CHUNK_BLOCKS_MAX || vc_chunk_entry_wrong(entry))
-		return vc_chunk_corrupt(store, entry, "the map names an impossible address");
-	r = vc_cache_get(store->cache, vc_entry_chunk(entry), read_load, store, &ref);
-	if (r < 0)
-		return r;
-	r = vc_chunk_copy_out(store, &want, &ref);
-	vc_cache_put(store->cache, &ref);
-	return r;
+	return vc_chunk_read_want(store, &want);
 }
 
 int vc_chunk_vouch(struct vc_chunk_store *store, const struct vc_disk_direct *item)

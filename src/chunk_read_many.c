@@ -2,7 +2,7 @@
 /*
  * chunk_read_many: many chunks at once.
  *
- *   wants -> in the cache        copied at once
+ *   wants -> in the cache        delivered at once
  *         -> not in the cache    `loads`, ours to load; those that lie one behind another in a file are a run: one read
  *         -> being loaded        waited for at the end, when nobody can be waiting for us
  *
@@ -65,8 +65,7 @@ static void many_begin(struct many *m, size_t i)
 	}
 	r = vc_cache_begin(m->store->cache, vc_entry_chunk(want->entry), &ref);
 	if (r == VC_CACHE_HIT) {
-		r = vc_chunk_copy_out(m->store, want, &ref);
-		vc_cache_put(m->store->cache, &ref);
+		r = vc_chunk_deliver(m->store, want, &ref);
 	} else if (r == VC_CACHE_LOAD) {
 		m->loads[m->nloads++] = (struct many_load){ .want = i, .ref = ref };
 		r = 0;
@@ -139,10 +138,8 @@ static void many_finish(struct many *m, const struct many_run *run, int error, c
 			r = many_expand(m->store, vc_entry_chunk(want->entry), bytes + at,
 					VC_MIN(left, (size_t)vc_entry_read_len(want->entry)), &buf, &len);
 		load->error = vc_cache_finish(m->store->cache, &load->ref, r, buf, len);
-		if (load->error == 0) {
-			load->error = vc_chunk_copy_out(m->store, want, &load->ref);
-			vc_cache_put(m->store->cache, &load->ref);
-		}
+		if (load->error == 0)
+			load->error = vc_chunk_deliver(m->store, want, &load->ref);
 	}
 }
 
@@ -198,8 +195,7 @@ int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want 
 			many_begin(&m, i);
 		many_load(&m);
 		for (size_t i = 0; i < m.nlater; i++) {
-			const struct vc_chunk_want *want = &wants[m.later[i]];
-			int r = vc_chunk_read(store, want->entry, want->nblocks, want->buf);
+			int r = vc_chunk_read_want(store, &wants[m.later[i]]);
 
 			if (r < 0)
 				many_fail(&m, m.later[i], r);

@@ -20,33 +20,47 @@
 /* With so many workers one of them may sync for a flush, which saves waking the log's thread; the others go on serving. */
 #define DATA_SYNC_WORKERS 4u
 
+static void data_read_small(fuse_req_t req, struct vc_inode *inode, size_t size, uint64_t offset)
+{
+	char *buf = fs_worker_self()->buffer;
+	ssize_t n = vc_volume_read(inode, buf, size, offset);
+
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+/* What the cache holds goes to the kernel from there. */
+static void data_read_large(fuse_req_t req, struct vc_inode *inode, size_t size, uint64_t offset)
+{
+	struct vc_pieces pieces;
+	ssize_t n = vc_volume_read_pieces(inode, fs_worker_self()->buffer, size, offset, &pieces);
+
+	vc_inode_hold(inode); /* the handle may be gone once the answer is there */
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_iov(req, pieces.iov, (int)pieces.n);
+	vc_pieces_put(inode, &pieces);
+	if (n >= (ssize_t)VC_READ_AHEAD_MIN)
+		vc_volume_read_ahead(inode, offset, (size_t)n);
+	vc_inode_put(inode);
+}
+
 void fs_read(fuse_req_t req, fuse_ino_t ino VC_UNUSED, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct fs_handle *h = fs_handle_of(fi);
-	struct vc_inode *inode = h->inode;
-	char *buf = fs_worker_self()->buffer;
-	ssize_t n;
 
-	if (h->magic) {
+	size = VC_MIN(size, FS_REQUEST_MAX);
+	if (h->magic)
 		fs_magic_read(req, size, off);
-		return;
-	}
-	if (off < 0) {
+	else if (off < 0)
 		fuse_reply_err(req, EINVAL);
-		return;
-	}
-	n = vc_volume_read(inode, buf, VC_MIN(size, FS_REQUEST_MAX), (uint64_t)off);
-	if (n < (ssize_t)VC_READ_AHEAD_MIN) {
-		if (n < 0)
-			fuse_reply_err(req, (int)-n);
-		else
-			fuse_reply_buf(req, buf, (size_t)n);
-		return;
-	}
-	vc_inode_hold(inode); /* the handle may be gone once the answer is there */
-	fuse_reply_buf(req, buf, (size_t)n);
-	vc_volume_read_ahead(inode, (uint64_t)off, (size_t)n);
-	vc_inode_put(inode);
+	else if (size < VC_PIECES_BYTES_MIN)
+		data_read_small(req, h->inode, size, (uint64_t)off);
+	else
+		data_read_large(req, h->inode, size, (uint64_t)off);
 }
 
 /* ---- write ---- */

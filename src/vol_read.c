@@ -226,8 +226,33 @@ static void fetch_failed(const struct vc_inode *inode, uint64_t lba, int error)
 struct fetch_chunks {
 	struct vc_chunk_want wants[VOL_WINDOW + 1];
 	uint64_t lbas[VOL_WINDOW + 1];
+	struct iovec *pieces[VOL_WINDOW + 1]; /* that begin in the cache, NULL: copied */
 	size_t n;
 };
+
+/* A run of fewer blocks is copied: a piece of its own costs as much. */
+#define FETCH_PIECE_BLOCKS 2
+
+static void piece_add(struct vc_pieces *p, void *base, size_t len)
+{
+	struct iovec *last = p->n ? &p->iov[p->n - 1] : NULL;
+
+	if (last && last->iov_base && (uint8_t *)last->iov_base + last->iov_len == base)
+		last->iov_len += len;
+	else
+		p->iov[p->n++] = (struct iovec){ base, len };
+}
+
+/* Let go of all after the first n pieces, of which the first nrefs references are. */
+static void pieces_cut(struct vc_inode *inode, struct vc_pieces *p, unsigned int n, unsigned int nrefs)
+{
+	while (p->nrefs > nrefs)
+		if (p->refs[--p->nrefs].entry)
+			vc_chunk_put(vol_pool(inode)->chunks, &p->refs[p->nrefs]);
+	p->n = n;
+}
+
+void vc_pieces_put(struct vc_inode *inode, struct vc_pieces *pieces) { pieces_cut(inode, pieces, 0, 0); }
 
 static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c)
 {
@@ -236,15 +261,39 @@ static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c)
 	int r = 0;
 
 	if (c->n == 1)
-		r = vc_chunk_read(chunks, c->wants[0].entry, c->wants[0].nblocks, c->wants[0].buf);
+		r = vc_chunk_read_want(chunks, &c->wants[0]);
 	else if (c->n > 1)
 		r = vc_chunk_read_many(chunks, c->wants, c->n, &failed);
 	if (r < 0)
 		fetch_failed(inode, c->lbas[failed], r);
+	for (size_t i = 0; i < c->n && r == 0; i++)
+		if (c->pieces[i])
+			c->pieces[i]->iov_base = (uint8_t *)(uintptr_t)c->wants[i].ref->data +
+				vc_entry_block(c->wants[i].entry) * (size_t)VC_BLOCK_SIZE;
 	return r;
 }
 
-static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t lba, uint64_t n, uint8_t *buf)
+/* A run of one chunk: to be copied to `to`, or a piece in the cache. */
+static void fetch_chunk(struct fetch_chunks *c, uint64_t lba, uint64_t entry, uint64_t nblocks, uint8_t *to, struct vc_pieces *p)
+{
+	struct vc_chunk_want *want = &c->wants[c->n];
+
+	*want = (struct vc_chunk_want){ .entry = entry, .nblocks = (uint32_t)nblocks, .buf = to };
+	c->pieces[c->n] = NULL;
+	c->lbas[c->n++] = lba;
+	if (!p)
+		return;
+	if (nblocks < FETCH_PIECE_BLOCKS) {
+		piece_add(p, to, nblocks * VC_BLOCK_SIZE);
+		return;
+	}
+	want->ref = &p->refs[p->nrefs++];
+	want->ref->entry = NULL;
+	c->pieces[c->n - 1] = &p->iov[p->n++];
+	*c->pieces[c->n - 1] = (struct iovec){ NULL, nblocks * VC_BLOCK_SIZE };
+}
+
+static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t lba, uint64_t n, uint8_t *buf, struct vc_pieces *p)
 {
 	struct vc_pool *pool = vol_pool(inode);
 	struct fetch_chunks chunks;
@@ -255,13 +304,17 @@ static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t l
 		uint64_t run = fetch_run(&slots[i], n - i);
 		uint8_t *to = buf + i * VC_BLOCK_SIZE;
 
+		if (slots[i].kind == VC_SLOT_CHUNK) {
+			fetch_chunk(&chunks, lba + i, slots[i].addr, run, to, p);
+			i += run;
+			continue;
+		}
+		if (p)
+			piece_add(p, to, run * VC_BLOCK_SIZE);
 		if (slots[i].kind == VC_SLOT_LOG) {
 			r = fetch_log(pool, &slots[i], run, to);
 			if (r < 0)
 				fetch_failed(inode, lba + i, r);
-		} else if (slots[i].kind == VC_SLOT_CHUNK) {
-			chunks.lbas[chunks.n] = lba + i;
-			chunks.wants[chunks.n++] = (struct vc_chunk_want){ slots[i].addr, (uint32_t)run, to };
 		} else {
 			memset(to, 0, run * VC_BLOCK_SIZE);
 		}
@@ -278,7 +331,7 @@ int vol_wait_for_checkpoint(struct vc_pool *pool)
 	return atomic_load(&pool->failed) ? -EIO : 0;
 }
 
-int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint8_t *buf)
+static int read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint8_t *buf, struct vc_pieces *p)
 {
 	struct vc_slot slots[VOL_WINDOW + 1];
 	struct hold hold;
@@ -288,10 +341,13 @@ int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint
 	hold_init(&hold);
 	while (nblocks > 0 && r == 0) {
 		uint64_t n = VC_MIN(nblocks, (uint64_t)VOL_WINDOW + 1), root;
+		unsigned int npieces = p ? p->n : 0, nrefs = p ? p->nrefs : 0;
 
 		r = resolve(inode, &hold, lba, n, slots);
 		if (r == 0)
-			r = fetch(inode, slots, lba, n, buf);
+			r = fetch(inode, slots, lba, n, buf, p);
+		if (r < 0 && p)
+			pieces_cut(inode, p, npieces, nrefs);
 		root = hold.n ? hold.views[0]->root.id : 0;
 		hold_put(&hold);
 		if (r == -ESTALE && ++stale > VOL_STALE_TRIES) {
@@ -313,30 +369,38 @@ int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint
 	return r == -EBADMSG || r == -EUCLEAN ? -EIO : r;
 }
 
-static int read_partial(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset)
+int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint8_t *buf)
+{
+	return read_blocks(inode, lba, nblocks, buf, NULL);
+}
+
+static int read_partial(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset, struct vc_pieces *p)
 {
 	uint8_t block[VC_BLOCK_SIZE];
 	int r = vol_read_blocks(inode, offset >> VC_BLOCK_SHIFT, 1, block);
 
-	if (r == 0)
-		memcpy(buf, block + offset % VC_BLOCK_SIZE, len);
-	return r;
+	if (r < 0)
+		return r;
+	memcpy(buf, block + offset % VC_BLOCK_SIZE, len);
+	if (p)
+		piece_add(p, buf, len);
+	return 0;
 }
 
-static int read_range(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset)
+static int read_range(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset, struct vc_pieces *p)
 {
 	size_t head = offset % VC_BLOCK_SIZE ? VC_MIN(len, VC_BLOCK_SIZE - (size_t)(offset % VC_BLOCK_SIZE)) : 0;
 	size_t middle = VC_ROUND_DOWN(len - head, (size_t)VC_BLOCK_SIZE), tail = len - head - middle;
-	int r = head ? read_partial(inode, buf, head, offset) : 0;
+	int r = head ? read_partial(inode, buf, head, offset, p) : 0;
 
 	if (r == 0 && middle)
-		r = vol_read_blocks(inode, (offset + head) >> VC_BLOCK_SHIFT, middle >> VC_BLOCK_SHIFT, buf + head);
+		r = read_blocks(inode, (offset + head) >> VC_BLOCK_SHIFT, middle >> VC_BLOCK_SHIFT, buf + head, p);
 	if (r == 0 && tail)
-		r = read_partial(inode, buf + head + middle, tail, offset + head + middle);
+		r = read_partial(inode, buf + head + middle, tail, offset + head + middle, p);
 	return r;
 }
 
-ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
+static ssize_t read_bytes(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_pieces *p)
 {
 	uint64_t size;
 	int r = vol_check_image(inode);
@@ -349,8 +413,19 @@ ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t o
 	if (offset >= size || len == 0)
 		return 0;
 	len = (size_t)VC_MIN((uint64_t)len, size - offset);
-	r = read_range(inode, buf, len, offset);
+	r = read_range(inode, buf, len, offset, p);
 	return r < 0 ? r : (ssize_t)len;
+}
+
+ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
+{
+	return read_bytes(inode, buf, len, offset, NULL);
+}
+
+ssize_t vc_volume_read_pieces(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_pieces *ret)
+{
+	ret->n = ret->nrefs = 0;
+	return len > VC_PIECES_BYTES_MAX ? -EINVAL : read_bytes(inode, buf, len, offset, ret);
 }
 
 /* ---- reading ahead ---- */

@@ -10,10 +10,33 @@
 #ifndef VC_VOLUME_H
 #define VC_VOLUME_H
 
+#include <sys/uio.h>
+#include "cache.h"
+#include "format.h"
 #include "names.h"
 
 /** Bytes read (short only at the end of the image), or -EIO (device or damaged data; message sent), ... */
 ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t offset) VC_MUST_CHECK;
+
+/** Requests of at least this many bytes are worth vc_volume_read_pieces. At most VC_PIECES_BYTES_MAX. */
+#define VC_PIECES_BYTES_MIN (32u << 10)
+#define VC_PIECES_BYTES_MAX (1u << 20)
+/* A piece a block, and the ends of one that is cut by the request. */
+#define VC_PIECES_MAX (VC_PIECES_BYTES_MAX / VC_BLOCK_SIZE + 2)
+
+/** An answer in pieces: of the cache of chunks where they are long, of the caller's buffer for the rest. */
+struct vc_pieces {
+	struct iovec iov[VC_PIECES_MAX]; /* in order; to be read only */
+	struct vc_cache_ref refs[VC_PIECES_MAX];
+	unsigned int n, nrefs;
+};
+/**
+ * vc_volume_read without copying what the cache holds. `buf` has room for len bytes. The pieces stay valid, and the inode must stay,
+ * until vc_pieces_put, which is called whatever this returns.
+ */
+ssize_t vc_volume_read_pieces(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_pieces *ret) VC_MUST_CHECK;
+void vc_pieces_put(struct vc_inode *inode, struct vc_pieces *pieces);
+
 /** A read was answered, of at least this many bytes: */
 #define VC_READ_AHEAD_MIN (64u << 10)
 /** if it went on where the last one ended, what comes next is asked of the device. A hint: nothing is waited for. */

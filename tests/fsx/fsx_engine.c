@@ -61,6 +61,8 @@ static void engine_backend_close(struct fsx *x VC_UNUSED, struct fsx_image *img)
 
 static ssize_t engine_backend_read(struct fsx_image *img, enum fsx_how how VC_UNUSED, void *buf, size_t len, uint64_t offset)
 {
+	if (len & 1 && len <= VC_PIECES_BYTES_MAX)
+		return engine_read_pieces(img->inode, buf, len, offset);
 	return vc_volume_read(img->inode, buf, len, offset);
 }
 

@@ -112,6 +112,26 @@ int engine_rename(struct vc_inode *dir, const char *name, struct vc_inode *newdi
 	return vc_wait_result(&w, vc_names_rename(dir, name, newdir, newname, flags, &w.done));
 }
 
+ssize_t engine_read_pieces(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
+{
+	struct vc_pieces pieces;
+	uint8_t *own = malloc(len + 1);
+	size_t at = 0;
+	ssize_t n;
+
+	assert(own);
+	n = vc_volume_read_pieces(inode, own, len, offset, &pieces);
+	for (unsigned int i = 0; n > 0 && i < pieces.n; i++) {
+		assert(at + pieces.iov[i].iov_len <= (size_t)n);
+		memcpy((uint8_t *)buf + at, pieces.iov[i].iov_base, pieces.iov[i].iov_len);
+		at += pieces.iov[i].iov_len;
+	}
+	assert(n < 0 || at == (size_t)n);
+	vc_pieces_put(inode, &pieces);
+	free(own);
+	return n;
+}
+
 int engine_write(struct vc_inode *inode, const void *buf, size_t len, uint64_t offset, unsigned int flags)
 {
 	struct vc_wait w;

@@ -55,7 +55,7 @@ static void want(struct many *m, size_t chunk, uint32_t first, uint32_t n)
 
 	m->chunk[at] = chunk;
 	m->first[at] = first;
-	m->wants[at] = (struct vc_chunk_want){ entries[chunk] + first, n, m->buf + at * FIX_BLOCKS * FIX_BLOCK };
+	m->wants[at] = (struct vc_chunk_want){ .entry = entries[chunk] + first, .nblocks = n, .buf = m->buf + at * FIX_BLOCKS * FIX_BLOCK };
 }
 
 static void expect(const struct many *m, size_t i)
