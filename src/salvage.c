@@ -22,7 +22,6 @@ struct salvage_chunk {
 struct salvage {
 	struct rebuild *rb;
 	uint64_t from, to; /* chunks from this LSN on and below that one are wanted */
-	uint64_t known;    /* inode numbers below it that have no row were deleted */
 	struct salvage_chunk *chunks;
 	size_t nchunks, chunks_cap;
 	struct check seen; /* only its table of inodes: which exist at some point of the log */
@@ -221,14 +220,31 @@ static int window_changes(struct salvage *s, const struct salvage_chunk *c, size
 	return 0;
 }
 
-static int image_salvage(struct salvage *s, const struct salvage_chunk *c, size_t n)
+/*
+ * An image that the checkpoint does not have was deleted before it or made after it, and only its chunks know: a slice may have written for what
+ * its last records deleted (a clone needs it), with its own last LSN, never a later one. Inode numbers say nothing: the counter runs ahead
+ * of the slice that a checkpoint holds. How many are left.
+ */
+static size_t chunks_after(struct salvage_chunk *c, size_t n, uint64_t lsn)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (c[i].lsn > lsn)
+			c[left++] = c[i];
+	return left;
+}
+
+static int image_salvage(struct salvage *s, struct salvage_chunk *c, size_t n)
 {
 	struct rebuild *rb = s->rb;
 	struct vc_disk_image image = { .root = vc_le64_of(0) };
 	struct vc_root root;
 	int r = has_row(rb, VC_ROW_IMAGE, c->ino, &image, sizeof(image));
 
-	if (r == -ENOENT && c->ino < s->known)
+	if (r == -ENOENT)
+		n = chunks_after(c, n, s->from);
+	if (n == 0)
 		return 0;
 	root = (struct vc_root){ vc_le64_get(image.root), vc_le32_get(image.height) };
 	r = r == -ENOENT ? 0 : r;
@@ -346,8 +362,7 @@ static int log_record(void *ctx, uint64_t lsn VC_UNUSED, uint64_t addr VC_UNUSED
 
 int vc_salvage(struct rebuild *rb, bool with_log)
 {
-	struct salvage s = { .rb = rb, .from = vc_le64_get(rb->state.checkpoint_lsn), .to = UINT64_MAX,
-			     .known = VC_MAX(vc_le64_get(rb->state.next_ino), rb->next_ino) };
+	struct salvage s = { .rb = rb, .from = vc_le64_get(rb->state.checkpoint_lsn), .to = UINT64_MAX };
 	struct salvage_segment log;
 	uint64_t last_seq, last_lsn;
 	int r = log_find(rb, &log, &last_seq, &last_lsn);
