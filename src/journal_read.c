@@ -221,9 +221,11 @@ int vc_journal_last(struct vc_io *io, const char *pool_dir, const uint8_t uuid[1
 	if (r == 0)
 		*ret = (struct vc_journal_last){ .name = s.files[s.nfiles - 1], .bytes = s.bytes,
 						 .end = s.nheaders ? sizeof(struct vc_disk_journal_segment) : 0 };
-	for (size_t i = 0; i < s.nentries && r == 0; i++)
+	for (size_t i = 0; i < s.nentries && r == 0; i++) {
+		ret->reaches = VC_MAX(ret->reaches, s.entries[i].checkpoint_lsn);
 		if (s.entries[i].checkpoint_lsn <= lsn)
 			ret->end = VC_MAX(ret->end, s.entries[i].offset + s.entries[i].len);
+	}
 	vc_journal_scan_fini(&s);
 	return r;
 }

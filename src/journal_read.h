@@ -44,6 +44,7 @@ struct vc_journal_last {
 	uint64_t name;  /* the checkpoint that it begins after */
 	uint64_t bytes;
 	uint64_t end;   /* of the last entry that leads no further than a checkpoint; 0: it does not begin as a file of this journal */
+	uint64_t reaches; /* the highest checkpoint that an entry leads to; so far the log and its chunks have been durable */
 };
 /** Reads this file alone, for a pool at checkpoint `lsn`. 0, -ENOENT (there is none), -errno. */
 int vc_journal_last(struct vc_io *io, const char *pool_dir, const uint8_t uuid[16], uint64_t lsn,

@@ -72,6 +72,7 @@ struct vc_log_replay {
 	uint64_t checkpoint_lsn;
 	uint64_t first_seq;
 	uint64_t epoch;  /* the pool's last epoch; the log raises it */
+	uint64_t durable_lsn; /* records up to here are known to have been durable, whatever the log itself says; 0: nothing is known */
 	bool read_only;  /* replay only; append nothing */
 	/* Called before the records of each segment; returns the section they belong to: the one returned before, or a new one (its fields are set here). */
 	struct vc_log_section *(*segment)(void *ctx, uint64_t seq);

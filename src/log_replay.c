@@ -32,7 +32,7 @@ struct replay {
 	uint8_t *buf;
 	uint64_t lsn;                 /* next expected */
 	uint64_t hash;                /* chain hash so far */
-	uint64_t durable;             /* highest durable LSN told by any valid batch */
+	uint64_t durable;             /* highest durable LSN told by any valid batch, or known from elsewhere */
 	uint64_t last_epoch;
 	struct vc_log_section *section; /* of the segment being replayed */
 	bool *headless;               /* per slot: no valid segment header, or not that of the batches behind it */
@@ -436,7 +436,8 @@ static int replay_settle(struct replay *rp)
 
 int log_replay(struct vc_log *log, const struct vc_log_replay *how)
 {
-	struct replay rp = { .log = log, .how = how, .lsn = how->checkpoint_lsn + 1, .last_epoch = how->epoch };
+	struct replay rp = { .log = log, .how = how, .lsn = how->checkpoint_lsn + 1, .last_epoch = how->epoch,
+			     .durable = how->durable_lsn };
 	int r;
 
 	rp.found = calloc(log->p.nsegments, sizeof(*rp.found));

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "msg.h"
+#include "journal_read.h"
 #include "pool_impl.h"
 
 static struct vc_slice *recover_new_slice(struct vc_pool *pool)
@@ -98,6 +99,19 @@ static int recover_record(void *ctx, uint64_t lsn, uint64_t addr, const uint8_t 
 	return r;
 }
 
+/*
+ * A checkpoint is written to the journal when all that it covers is durable. So when LMDB does not know it, be it that the crash came before the
+ * commit or that LMDB's newest page was lost, what is missing in the log or in its chunks up to there is damage, not an end.
+ */
+static int recover_durable(const struct vc_pool *pool, uint64_t *ret_lsn)
+{
+	struct vc_journal_last last = { .reaches = 0 };
+	int r = vc_journal_last(pool->io, pool->dir, pool->disk.uuid, pool->checkpoint_lsn, &last);
+
+	*ret_lsn = r == 0 ? last.reaches : 0;
+	return r == -ENOENT ? 0 : r;
+}
+
 int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state)
 {
 	struct vc_log_params params = {
@@ -111,9 +125,12 @@ int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state)
 		.epoch = vc_le64_get(state->epoch), .read_only = pool->options.read_only,
 		.segment = recover_segment, .record = recover_record,
 	};
-	struct vc_slice *current = vc_slice_new(pool, vc_destage_slice_destroy);
-	int r;
+	struct vc_slice *current;
+	int r = recover_durable(pool, &replay.durable_lsn);
 
+	if (r < 0)
+		return r;
+	current = vc_slice_new(pool, vc_destage_slice_destroy);
 	if (!current)
 		return -ENOMEM;
 	memcpy(params.uuid, pool->disk.log_uuid, sizeof(params.uuid));
