@@ -10,6 +10,7 @@
 #include "checksum.h"
 #include "chunk_fixture.h"
 #include "chunk_impl.h"
+#include "io_sim.h"
 
 static struct chunk_fixture fix;
 
@@ -815,6 +816,24 @@ static void test_missing_file(void **state VC_UNUSED)
 	assert_int_equal(vc_unit_messages(), 1);
 }
 
+/* The directory itself survives a power cut when it has been made. */
+static void test_create_is_durable(void **state VC_UNUSED)
+{
+	struct vc_sim_policy none = { .keep = VC_SIM_KEEP_NONE };
+	struct vc_chunk_params params = fix.params;
+	struct vc_sim *sim = vc_sim_new(), *after;
+	struct vc_chunk_store *store;
+
+	assert_int_equal(vc_chunk_create(vc_sim_io(sim), "/chunks"), 0);
+	after = vc_sim_crash(sim, vc_sim_events(sim), &none);
+	params.io = vc_sim_io(after);
+	params.dir = "/chunks";
+	assert_int_equal(vc_chunk_open(&params, &store), 0);
+	vc_chunk_close(store);
+	vc_sim_free(after);
+	vc_sim_free(sim);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -847,6 +866,7 @@ int main(void)
 		TEST(test_read_only),
 		TEST(test_bad_params),
 		TEST(test_missing_file),
+		TEST(test_create_is_durable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
