@@ -15,6 +15,7 @@
 #include "place.h"
 #include "pool_impl.h"
 #include "rebuild.h"
+#include "scrub.h"
 
 #define BLOCK PLACE_BLOCK
 #define MIB PLACE_MIB
@@ -403,13 +404,13 @@ static void test_views_are_not_swept(void **state)
 
 /* ---- the end of a pool, and of its log ---- */
 
-static void power_cut(struct place *p)
+static void power_cut(struct place *p, enum vc_sim_keep keep)
 {
 	struct vc_sim *after;
 
 	if (p->pool)
 		place_close(p, true);
-	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
+	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = keep });
 	vc_sim_free(p->sim);
 	p->sim = after;
 	place_open(p);
@@ -424,7 +425,7 @@ static void test_closed_is_durable(void **state)
 	place_fill(a, 0, PLACE_BLOCK, 1);
 	vc_inode_put(a);
 	place_close(p, false);
-	power_cut(p);
+	power_cut(p, VC_SIM_KEEP_NONE);
 	a = engine_lookup(p->root, "a");
 	assert_non_null(a);
 	assert_true(place_holds(a, 0, PLACE_BLOCK, 1));
@@ -525,7 +526,7 @@ static void test_dead_entries_go(void **state)
 	vc_inode_put(a);
 	for (uint64_t i = 1; i <= 3; i++)
 		journal_entry(p, prev, i);
-	power_cut(p);
+	power_cut(p, VC_SIM_KEEP_NONE);
 	assert_int_equal(p->pool->checkpoint_lsn, prev);
 	journal_entry(p, prev, 50);
 	assert_int_equal(vc_journal_scan(vc_sim_io(p->sim), PLACE_POOL, p->pool->disk.uuid, &s), 0);
@@ -533,6 +534,28 @@ static void test_dead_entries_go(void **state)
 	assert_non_null(next);
 	assert_int_equal(next->checkpoint_lsn, prev + 50);
 	vc_journal_scan_fini(&s);
+}
+
+/* ---- a scrub ---- */
+
+/* Its position takes the place of the one before when it is on the disk: a power cut leaves one of them. */
+static void test_scrub_position_is_whole(void **state)
+{
+	struct place *p = *state;
+	struct vc_inode *a = place_file(p, "a");
+	struct vc_scrub_status s;
+	uint64_t started;
+
+	place_fill(a, 0, MIB, 1);
+	vc_inode_put(a);
+	assert_int_equal(vc_scrub_start(p->pool, BLOCK, true), 0);
+	vc_scrub_status(p->pool, &s);
+	started = s.started_ns;
+	assert_true(started > 0);
+	place_close(p, false);
+	power_cut(p, VC_SIM_KEEP_NAMES);
+	vc_scrub_status(p->pool, &s);
+	assert_int_equal(s.started_ns, started);
 }
 
 int main(void)
@@ -551,6 +574,7 @@ int main(void)
 		TEST(test_lost_chunk_is_no_end),
 		TEST(test_journal_vouches),
 		TEST(test_dead_entries_go),
+		TEST(test_scrub_position_is_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,7 @@
 #include "crash_run.h"
 #include "engine.h"
 #include "meta.h"
-#include "rebuild.h"
+#include "rebuild_impl.h"
 #include "repair.h"
 #include "sim_damage.h"
 
@@ -235,6 +235,25 @@ static uint8_t *read_lmdb(struct vc_sim *sim, size_t *ret_len)
 	return bytes;
 }
 
+static int no_name(void *ctx VC_UNUSED, const char *name VC_UNUSED) { return 0; }
+
+/* POOL/meta may have been lost with all that was in it: what is put there later would be lost with it again. */
+static void test_places_are_durable(void **state VC_UNUSED)
+{
+	struct vc_sim_policy none = { .keep = VC_SIM_KEEP_NONE };
+	struct vc_sim *sim = vc_sim_new(), *after;
+	struct vc_io *io = vc_sim_io(sim);
+
+	assert_int_equal(vc_io_mkdir(io, POOL), 0);
+	assert_int_equal(vc_io_sync_dir(io, "/"), 0);
+	assert_int_equal(vc_replace_begin(io, POOL), 0);
+	after = vc_sim_crash(sim, vc_sim_events(sim), &none);
+	assert_int_equal(vc_io_list(vc_sim_io(after), POOL "/meta", no_name, NULL), 0);
+	assert_int_equal(vc_io_list(vc_sim_io(after), POOL "/backup", no_name, NULL), 0);
+	vc_sim_free(after);
+	vc_sim_free(sim);
+}
+
 /* What a rebuild has said to be done survives a power cut: the new LMDB in its place, and the old one where it was put. */
 static void test_rebuilt_is_durable(void **state VC_UNUSED)
 {
@@ -397,7 +416,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		with_messages(test_lost_in_crash), with_messages(test_crash_in_rebuild), with_messages(test_crash_in_salvage),
-		with_messages(test_crash_in_repair), with_messages(test_rebuilt_is_durable), with_messages(test_repaired_is_durable),
+		with_messages(test_crash_in_repair), with_messages(test_places_are_durable), with_messages(test_rebuilt_is_durable),
+		with_messages(test_repaired_is_durable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
