@@ -34,8 +34,8 @@ int __wrap_vc_log_flush_wait(struct vc_log *log, uint64_t lsn);
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	bool stopped, go;
-} between = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	bool stopped, go, released;
+} between = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .released = true };
 static _Thread_local bool stops; /* this thread, after its next reservation */
 
 static void between_set(bool *what)
@@ -66,10 +66,11 @@ int __wrap_vc_log_reserve(struct vc_log *log, size_t len, struct vc_log_slot *re
 	return r;
 }
 
-/* A destage comes to both in this order; whoever applies goes on at the first of them. */
+/* A destage comes to both in this order; whoever applies goes on at the first of them, where the destage itself may be held. */
 void __wrap_vc_log_wait_applied(struct vc_log *log, struct vc_log_section *section)
 {
 	between_set(&between.go);
+	between_wait(&between.released);
 	__real_vc_log_wait_applied(log, section);
 }
 
@@ -526,6 +527,7 @@ static void test_dead_entries_go(void **state)
 	vc_inode_put(a);
 	for (uint64_t i = 1; i <= 3; i++)
 		journal_entry(p, prev, i);
+	between.released = false; /* what is recovered would be destaged at once */
 	power_cut(p, VC_SIM_KEEP_NONE);
 	assert_int_equal(p->pool->checkpoint_lsn, prev);
 	journal_entry(p, prev, 50);
@@ -558,9 +560,15 @@ static void test_scrub_position_is_whole(void **state)
 	assert_int_equal(s.started_ns, started);
 }
 
+static int teardown(void **state)
+{
+	between_set(&between.released);
+	return place_teardown(state);
+}
+
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_destage_waits_for_records),
 		TEST(test_clean_in_large_write),
