@@ -200,6 +200,38 @@ static void test_folded_under_tidy(void **state VC_UNUSED)
 	vc_slice_release(slice);
 }
 
+/* Views that are merged just before a checkpoint folds what they show, or while it does, are brought up to date by it like all others. */
+static void test_tidied_before_fold(void **state VC_UNUSED)
+{
+	struct vc_slice *s1 = slice_new(), *s2 = slice_new();
+	struct vc_base *b0 = vc_base_new(&bases, root_of(1)), *b1 = freeze(b0, s1, 1, 100), *b2, *b3;
+
+	fold_at = overlay_of(s2, 2, 200);
+	b2 = vc_base_freeze(b1, fold_at, &s2->bases, 7, 1, 0, false);
+	assert_non_null(b2);
+	b3 = freeze(b2, s2, 3, 300);
+	vc_bases_new_generation(&bases);
+	vc_base_tidy(b3);
+	expect_root(b3, 1, 2);
+	fold_after = 1;
+	fold_base = b1;
+	vc_base_tidy(b2);
+	assert_null(fold_base);
+	expect_root(b2, 1, 2);
+	assert_int_equal(vc_bases_refresh(&bases, &s2->bases), 2);
+	expect_root(b2, 9, 1);
+	expect_root(b3, 9, 2);
+	assert_int_equal(base_at(b3, 1), 0);
+	assert_int_equal(base_at(b3, 2), 200);
+	assert_int_equal(base_at(b3, 3), 300);
+	vc_base_put(b3);
+	vc_base_put(b2);
+	vc_base_put(b1);
+	vc_base_put(b0);
+	vc_slice_release(s2);
+	vc_slice_release(s1);
+}
+
 /* 10,000 clones of clones with one write each, to one place, to few, and to as many places as there are clones. */
 static void deep_family(unsigned depth, uint64_t places, unsigned most)
 {
@@ -522,6 +554,7 @@ int main(void)
 		TEST(test_chain),
 		TEST(test_folded_under_freeze),
 		TEST(test_folded_under_tidy),
+		TEST(test_tidied_before_fold),
 		TEST(test_deep_family),
 		TEST(test_slices_stay_apart),
 		TEST(test_folded),
