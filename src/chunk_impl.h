@@ -164,6 +164,9 @@ void vc_chunk_segment_wrote(struct vc_chunk_store *store, struct chunk_segment *
 /* What is wrong with a map entry, or with the `len` bytes that lie where it points; NULL: nothing. */
 const char *vc_chunk_entry_wrong(uint64_t entry);
 const char *vc_chunk_wrong(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len);
+/* The payload of a verified chunk, expanded: *ret_buf from malloc. 0, -ENOMEM, -EBADMSG or -ENOTSUP (which mean VC_CHUNK_NOT_EXPANDED). */
+int vc_chunk_expand(const struct vc_disk_chunk *head, const uint8_t *payload, void **ret_buf, size_t *ret_len) VC_MUST_CHECK;
+#define VC_CHUNK_NOT_EXPANDED "it does not expand to its length"
 /* Says so. -EBADMSG. */
 int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why);
 /* Hand over what is wanted of the expanded chunk; takes *ref, which the caller held. 0 or -EBADMSG. */

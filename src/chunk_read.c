@@ -204,29 +204,29 @@ static int read_verified(struct vc_chunk_store *store, uint64_t entry, struct ch
 	return *ret_why ? -EBADMSG : 0;
 }
 
-/* A raw payload with nothing before it is handed on as it is: room for a hint of whole KiB is room for whole blocks. */
-static int read_expand(struct chunk_raw *raw, void **ret_buf, size_t *ret_len)
+int vc_chunk_expand(const struct vc_disk_chunk *head, const uint8_t *payload, void **ret_buf, size_t *ret_len)
 {
-	size_t len = raw->head.nblocks * (size_t)VC_BLOCK_SIZE;
-	void *buf;
-	int r;
+	size_t len = head->nblocks * (size_t)VC_BLOCK_SIZE;
+	void *buf = malloc(len);
+	int r = buf ? vc_codec_expand(head->codec, payload, vc_le32_get(head->stored_len), buf, len) : -ENOMEM;
 
-	if (raw->head.codec == VC_CODEC_RAW && raw->payload == raw->mem) {
-		*ret_buf = raw->mem;
-		*ret_len = len;
-		raw->mem = NULL;
-		return 0;
-	}
-	buf = malloc(len);
-	if (!buf)
-		return -ENOMEM;
-	r = vc_codec_expand(raw->head.codec, raw->payload, vc_le32_get(raw->head.stored_len), buf, len);
 	if (r < 0) {
 		free(buf);
 		return r;
 	}
 	*ret_buf = buf;
 	*ret_len = len;
+	return 0;
+}
+
+/* A raw payload with nothing before it is handed on as it is: room for a hint of whole KiB is room for whole blocks. */
+static int read_expand(struct chunk_raw *raw, void **ret_buf, size_t *ret_len)
+{
+	if (raw->head.codec != VC_CODEC_RAW || raw->payload != raw->mem)
+		return vc_chunk_expand(&raw->head, raw->payload, ret_buf, ret_len);
+	*ret_buf = raw->mem;
+	*ret_len = raw->head.nblocks * (size_t)VC_BLOCK_SIZE;
+	raw->mem = NULL;
 	return 0;
 }
 
@@ -244,7 +244,7 @@ static int read_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
 	if (r == 0) {
 		r = read_expand(&raw, ret_buf, ret_len);
 		if (r == -EBADMSG || r == -ENOTSUP)
-			why = "it does not expand to its length";
+			why = VC_CHUNK_NOT_EXPANDED;
 	}
 	if (why)
 		r = vc_chunk_corrupt(store, key, why);

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 
 #include "chunk_impl.h"
-#include "codec.h"
 
 /* A run ends where it would be longer, or after a larger gap: reading what lies between costs less than another call. */
 #define MANY_RUN_MAX (128u << 10)
@@ -113,15 +112,8 @@ static int many_expand(struct vc_chunk_store *store, uint64_t entry, const uint8
 	if (why)
 		return vc_chunk_corrupt(store, entry, why);
 	memcpy(&head, bytes, sizeof(head));
-	*ret_len = head.nblocks * (size_t)VC_BLOCK_SIZE;
-	*ret_buf = malloc(*ret_len);
-	if (!*ret_buf)
-		return -ENOMEM;
-	r = vc_codec_expand(head.codec, bytes + sizeof(head), vc_le32_get(head.stored_len), *ret_buf, *ret_len);
-	if (r == 0)
-		return 0;
-	free(*ret_buf);
-	return vc_chunk_corrupt(store, entry, "it does not expand to its length");
+	r = vc_chunk_expand(&head, bytes + sizeof(head), ret_buf, ret_len);
+	return r == -EBADMSG || r == -ENOTSUP ? vc_chunk_corrupt(store, entry, VC_CHUNK_NOT_EXPANDED) : r;
 }
 
 /* `got` bytes of the run are in `bytes`, or `error`. Every load ends here. */
