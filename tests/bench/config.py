@@ -33,7 +33,7 @@ class Config:
     depth: int = 1000
     peer_depth: int = 60
     guest_clones: int = 1000
-    guest_peer_clones: int = 100        # of a written image, which takes seconds each there
+    guest_peer_clones: int = 40         # of a written image, which takes seconds each there
     age_rounds: int = 3
     age_bytes: int = 512 * MIB
     storm: int = 20
@@ -51,7 +51,7 @@ def quick():
     return Config(mode="quick", reps=1, limit_seconds=5 * 60, disk_bytes=9 * GIB, golden_bytes=256 * MIB, xfs_bytes=2 * GIB,
                   btrfs_bytes=2 * GIB, log_bytes=64 * MIB, seconds=1.5, deep_seconds=5, region_bytes=64 * MIB,
                   shared_bytes=64 * MIB, read_numbers=12000, clones=15, lived_writes=5000, sparse_blocks=500, peer_count=200,
-                  depth=300, peer_depth=20, guest_clones=300, guest_peer_clones=50, age_rounds=2, age_bytes=128 * MIB, storm=8, space_clones=6,
+                  depth=300, peer_depth=20, guest_clones=300, guest_peer_clones=15, age_rounds=2, age_bytes=128 * MIB, storm=8, space_clones=6,
                   map_bytes=256 * MIB, recovery_log=256 * MIB)
 
 
