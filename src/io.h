@@ -29,8 +29,8 @@ enum vc_io_open_flags {
 	VC_IO_DIRECT = 1 << 3,/* O_DIRECT where the file system can; ignored where it cannot */
 };
 
-/* What every device and file system that can be read past the page cache is content with. */
-#define VC_IO_PAST_ALIGN 4096u
+/* A sector. Devices with larger ones are not read past the page cache: most have these, and reading little matters there. */
+#define VC_IO_PAST_ALIGN 512u
 
 struct vc_io_space {
 	uint64_t total, free; /* bytes of the file system; free to us */

@@ -3,7 +3,7 @@
  * io_posix: the io table on the operating system.
  *
  * A file is a descriptor and the path it was opened by, for messages. No locks: the kernel's calls are
- * thread-safe and but for past_fd a struct posix_file does not change after open. A failed sync is never tried again
+ * thread-safe and but for past_* a struct posix_file does not change after open. A failed sync is never tried again
  * (D4); interrupted and short transfers are.
  */
 #include "config.h"
@@ -23,13 +23,11 @@
 #include "io_vet.h"
 #include "msg.h"
 
-/* Values of past_fd besides descriptors. */
-enum { PAST_UNTRIED = -1, PAST_IMPOSSIBLE = -2 };
-
 struct posix_file {
 	struct vc_file file;
 	int fd;
-	_Atomic int past_fd; /* the same file with O_DIRECT, made by its first pread_past */
+	_Atomic int past_fd;    /* the same file with O_DIRECT, made by its first pread_past; -1: not yet */
+	_Atomic bool past_fails; /* the file, its system or its device cannot do that */
 	char path[];
 };
 
@@ -118,7 +116,8 @@ static int posix_open(struct vc_io *io, const char *path, int flags, struct vc_f
 	}
 	pf->file.io = io;
 	pf->fd = fd;
-	atomic_init(&pf->past_fd, PAST_UNTRIED);
+	atomic_init(&pf->past_fd, -1);
+	atomic_init(&pf->past_fails, false);
 	memcpy(pf->path, path, len);
 	*ret_file = &pf->file;
 	return 0;
@@ -285,17 +284,19 @@ static bool past_same_file(int a, int b)
 
 static int past_open(struct posix_file *pf)
 {
-	int fd = open_retry(pf->path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), was = PAST_UNTRIED;
+	int fd = open_retry(pf->path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), was = -1;
 
 	if (fd >= 0 && !past_same_file(fd, pf->fd)) {
 		close(fd);
 		fd = -1;
 	}
-	if (atomic_compare_exchange_strong(&pf->past_fd, &was, fd < 0 ? PAST_IMPOSSIBLE : fd))
-		return fd;
-	if (fd >= 0)
+	if (fd < 0)
+		atomic_store(&pf->past_fails, true);
+	else if (!atomic_compare_exchange_strong(&pf->past_fd, &was, fd)) {
 		close(fd); /* another thread was first */
-	return was;
+		fd = was;
+	}
+	return fd;
 }
 
 static ssize_t posix_pread_past(struct vc_file *file, void *buf, size_t len, uint64_t offset)
@@ -304,13 +305,15 @@ static ssize_t posix_pread_past(struct vc_file *file, void *buf, size_t len, uin
 	int fd = atomic_load_explicit(&pf->past_fd, memory_order_acquire);
 	ssize_t n;
 
-	if (fd == PAST_IMPOSSIBLE || past_may_be_cached(pf->fd, offset, len))
+	if (atomic_load_explicit(&pf->past_fails, memory_order_relaxed) || past_may_be_cached(pf->fd, offset, len))
 		return -EAGAIN;
-	if (fd == PAST_UNTRIED)
+	if (fd < 0)
 		fd = past_open(pf);
 	if (fd < 0)
 		return -EAGAIN;
 	n = pread(fd, buf, len, (off_t)offset);
+	if (n < 0 && errno == EINVAL)
+		atomic_store(&pf->past_fails, true);
 	return n < 0 ? -EAGAIN : n;
 }
 
