@@ -12,7 +12,7 @@
 #include "util.h"
 
 static struct {
-	unsigned count;
+	_Atomic unsigned count; /* a test may wait for one of another thread */
 	char last[1024];
 } caught;
 
