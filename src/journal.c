@@ -41,10 +41,10 @@ static int journal_add_size(void *ctx, const char *name)
 	struct vc_journal *j = ctx;
 	struct vc_file *file;
 	uint64_t size = 0;
-	char *path;
+	char *path = vc_path_of(j->dir, name);
 	int r;
 
-	if (asprintf(&path, "%s/%s", j->dir, name) < 0)
+	if (!path)
 		return -ENOMEM;
 	r = vc_io_open(j->pool->io, path, VC_IO_READ, &file);
 	free(path);
@@ -69,26 +69,25 @@ static int journal_erase(struct vc_file *file, uint64_t from, uint64_t to)
 }
 
 /* Go on with the newest file, if it is one to go on with. */
-static int journal_resume(struct vc_journal *j)
+static int journal_resume(struct vc_journal *j, const struct vc_journal_last *last)
 {
-	struct vc_journal_last last;
 	char *path;
-	int r = vc_journal_last(j->pool->io, j->pool->dir, j->pool->disk.uuid, j->pool->checkpoint_lsn, &last);
+	int r;
 
-	if (r < 0 || !last.end)
-		return r == -ENOENT ? 0 : r;
-	if (asprintf(&path, "%s/%016llx.jnl", j->dir, (unsigned long long)last.name) < 0)
+	if (!last->end)
+		return 0;
+	if (asprintf(&path, "%s/%016llx.jnl", j->dir, (unsigned long long)last->name) < 0)
 		return -ENOMEM;
 	r = vc_io_open(j->pool->io, path, VC_IO_WRITE, &j->file);
 	free(path);
 	if (r == 0)
-		r = journal_erase(j->file, last.end, last.bytes);
-	j->file_bytes = last.end;
-	j->file_room = last.bytes;
+		r = journal_erase(j->file, last->end, last->bytes);
+	j->file_bytes = last->end;
+	j->file_room = last->bytes;
 	return r;
 }
 
-int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret)
+int vc_journal_open(struct vc_pool *pool, const struct vc_journal_last *last, struct vc_journal **ret)
 {
 	struct vc_journal *j = calloc(1, sizeof(*j));
 	int r;
@@ -102,7 +101,7 @@ int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret)
 	if (r == -ENOENT)
 		vc_err("%s: the destage journal of this pool is missing", j->dir);
 	if (r == 0)
-		r = journal_resume(j);
+		r = journal_resume(j, last);
 	if (r < 0) {
 		vc_journal_close(j);
 		return r;
@@ -280,7 +279,8 @@ static int journal_sweep_file(void *ctx, const char *name)
 
 	if (end != name + 16 || strcmp(end, s->suffix) != 0 || lsn >= s->below)
 		return 0;
-	if (asprintf(&path, "%s/%s", s->dir, name) < 0)
+	path = vc_path_of(s->dir, name);
+	if (!path)
 		return -ENOMEM;
 	r = vc_io_unlink(s->journal->pool->io, path);
 	free(path);

@@ -201,10 +201,9 @@ static int scan_begin(struct vc_io *io, const char *pool_dir, const uint8_t uuid
 
 	*ret = (struct vc_journal_scan){ .io = io };
 	memcpy(ret->uuid, uuid, sizeof(ret->uuid));
-	if (asprintf(&ret->dir, "%s/journal", pool_dir) < 0) {
-		ret->dir = NULL;
+	ret->dir = vc_path_of(pool_dir, "journal");
+	if (!ret->dir)
 		return -ENOMEM;
-	}
 	r = vc_io_list(io, ret->dir, scan_add_file, ret);
 	if (ret->nfiles)
 		qsort(ret->files, ret->nfiles, sizeof(*ret->files), u64_compare);

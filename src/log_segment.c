@@ -198,7 +198,8 @@ static int log_each_slot(void *ctx, const char *name)
 	(void)strtoul(name, &end, 10);
 	if (end != name + 4 || strcmp(end, ".log") != 0)
 		return 0;
-	if (asprintf(&path, "%s/%s", e->log->p.dir, name) < 0)
+	path = vc_path_of(e->log->p.dir, name);
+	if (!path)
 		return -ENOMEM;
 	r = vc_io_open(e->log->p.io, path, VC_IO_READ, &file);
 	if (r == 0) {

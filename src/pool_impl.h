@@ -31,6 +31,7 @@ enum vc_pool_full {
 
 struct vc_ballast;
 struct vc_journal;
+struct vc_journal_last;
 struct vc_clean;
 
 /** A request that waits for log space. */
@@ -215,8 +216,12 @@ void *vc_tidy_thread(void *pool);
 /** The thread has ended: drop what was left to it. */
 void vc_tidy_drop(struct vc_pool *pool);
 
-/* recover.c: replay of the log; fills pool->slices. */
-int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state) VC_MUST_CHECK;
+/*
+ * recover.c: replay of the log; fills pool->slices. `durable_lsn`: a checkpoint is written to the journal when all that it covers is durable. So when
+ * LMDB does not know it, be it that the crash came before the commit or that LMDB's newest page was lost, what is missing in the log or
+ * in its chunks up to there is damage, not an end.
+ */
+int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state, uint64_t durable_lsn) VC_MUST_CHECK;
 
 /* destage.c */
 void *vc_destage_thread(void *arg);
@@ -234,8 +239,8 @@ void vc_destage_slice_destroy(struct vc_slice *slice);
 int vc_commit_row(struct vc_meta_txn *txn, const uint8_t *key, size_t key_len, const void *value, size_t len) VC_MUST_CHECK;
 
 /* journal.c: what checkpoints changed, kept until a verified backup of LMDB covers it. */
-/** Afterwards no entry leads beyond the checkpoint that LMDB holds. */
-int vc_journal_open(struct vc_pool *pool, struct vc_journal **ret) VC_MUST_CHECK;
+/** `last`: what vc_journal_last found; end 0: nothing to go on with. Afterwards no entry leads beyond the checkpoint that LMDB holds. */
+int vc_journal_open(struct vc_pool *pool, const struct vc_journal_last *last, struct vc_journal **ret) VC_MUST_CHECK;
 void vc_journal_close(struct vc_journal *journal);
 void vc_journal_begin(struct vc_journal *journal);
 int vc_journal_item(struct vc_journal *journal, enum vc_journal_kind kind, uint64_t lba, uint64_t nblocks, uint64_t value,

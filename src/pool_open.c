@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "journal_read.h"
 #include "msg.h"
 #include "pool_impl.h"
 
@@ -164,8 +165,17 @@ static int pool_check_features(const struct vc_pool *pool)
 	return -ENOTSUP;
 }
 
+/* The newest file of the journal: read once, for recovery and for the journal that goes on with it. *ret stays as it is when there is none. */
+static int pool_last_of_journal(const struct vc_pool *pool, struct vc_journal_last *ret)
+{
+	int r = vc_journal_last(pool->io, pool->dir, pool->disk.uuid, pool->checkpoint_lsn, ret);
+
+	return r == -ENOENT ? 0 : r;
+}
+
 static int pool_open(struct vc_pool *pool)
 {
+	struct vc_journal_last journal = { .end = 0 };
 	struct vc_disk_state state;
 	int r = vc_super_read(pool->io, pool->dir, &pool->disk);
 
@@ -192,9 +202,11 @@ static int pool_open(struct vc_pool *pool)
 	atomic_store(&pool->images, vc_le64_get(state.images));
 	r = pool_open_chunks(pool, &state);
 	if (r == 0)
-		r = vc_recover(pool, &state);
+		r = pool_last_of_journal(pool, &journal);
+	if (r == 0)
+		r = vc_recover(pool, &state, journal.reaches);
 	if (r == 0 && !pool->options.read_only)
-		r = vc_journal_open(pool, &pool->journal);
+		r = vc_journal_open(pool, &journal, &pool->journal);
 	if (r == 0 && !pool->options.read_only)
 		r = vc_ballast_open(pool, vc_le64_get(state.next_segno));
 	if (r < 0)

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 
 #include "msg.h"
-#include "journal_read.h"
 #include "pool_impl.h"
 
 static struct vc_slice *recover_new_slice(struct vc_pool *pool)
@@ -99,20 +98,7 @@ static int recover_record(void *ctx, uint64_t lsn, uint64_t addr, const uint8_t 
 	return r;
 }
 
-/*
- * A checkpoint is written to the journal when all that it covers is durable. So when LMDB does not know it, be it that the crash came before the
- * commit or that LMDB's newest page was lost, what is missing in the log or in its chunks up to there is damage, not an end.
- */
-static int recover_durable(const struct vc_pool *pool, uint64_t *ret_lsn)
-{
-	struct vc_journal_last last = { .reaches = 0 };
-	int r = vc_journal_last(pool->io, pool->dir, pool->disk.uuid, pool->checkpoint_lsn, &last);
-
-	*ret_lsn = r == 0 ? last.reaches : 0;
-	return r == -ENOENT ? 0 : r;
-}
-
-int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state)
+int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state, uint64_t durable_lsn)
 {
 	struct vc_log_params params = {
 		.io = pool->io, .dir = pool->options.log_dir, .segment_size = vc_le64_get(pool->disk.log_segment_size),
@@ -122,15 +108,12 @@ int vc_recover(struct vc_pool *pool, const struct vc_disk_state *state)
 	};
 	struct vc_log_replay replay = {
 		.checkpoint_lsn = vc_le64_get(state->checkpoint_lsn), .first_seq = vc_le64_get(state->log_first_seq),
-		.epoch = vc_le64_get(state->epoch), .read_only = pool->options.read_only,
+		.epoch = vc_le64_get(state->epoch), .durable_lsn = durable_lsn, .read_only = pool->options.read_only,
 		.segment = recover_segment, .record = recover_record,
 	};
-	struct vc_slice *current;
-	int r = recover_durable(pool, &replay.durable_lsn);
+	struct vc_slice *current = vc_slice_new(pool, vc_destage_slice_destroy);
+	int r;
 
-	if (r < 0)
-		return r;
-	current = vc_slice_new(pool, vc_destage_slice_destroy);
 	if (!current)
 		return -ENOMEM;
 	memcpy(params.uuid, pool->disk.log_uuid, sizeof(params.uuid));
