@@ -247,7 +247,7 @@ static void piece_add(struct vc_pieces *p, void *base, size_t len)
 static void pieces_cut(struct vc_inode *inode, struct vc_pieces *p, unsigned int n, unsigned int nrefs)
 {
 	while (p->nrefs > nrefs)
-		if (p->refs[--p->nrefs].entry)
+		if (p->refs[--p->nrefs].data)
 			vc_chunk_put(vol_pool(inode)->chunks, &p->refs[p->nrefs]);
 	p->n = n;
 }
@@ -276,21 +276,20 @@ static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c)
 /* A run of one chunk: to be copied to `to`, or a piece in the cache. */
 static void fetch_chunk(struct fetch_chunks *c, uint64_t lba, uint64_t entry, uint64_t nblocks, uint8_t *to, struct vc_pieces *p)
 {
-	struct vc_chunk_want *want = &c->wants[c->n];
+	struct vc_cache_ref *ref = NULL;
+	struct iovec *piece = NULL;
 
-	*want = (struct vc_chunk_want){ .entry = entry, .nblocks = (uint32_t)nblocks, .buf = to };
-	c->pieces[c->n] = NULL;
-	c->lbas[c->n++] = lba;
-	if (!p)
-		return;
-	if (nblocks < FETCH_PIECE_BLOCKS) {
+	if (p && nblocks >= FETCH_PIECE_BLOCKS) {
+		ref = &p->refs[p->nrefs++];
+		*ref = (struct vc_cache_ref){ .data = NULL };
+		piece = &p->iov[p->n++];
+		*piece = (struct iovec){ NULL, nblocks * VC_BLOCK_SIZE };
+	} else if (p) {
 		piece_add(p, to, nblocks * VC_BLOCK_SIZE);
-		return;
 	}
-	want->ref = &p->refs[p->nrefs++];
-	want->ref->entry = NULL;
-	c->pieces[c->n - 1] = &p->iov[p->n++];
-	*c->pieces[c->n - 1] = (struct iovec){ NULL, nblocks * VC_BLOCK_SIZE };
+	c->wants[c->n] = (struct vc_chunk_want){ .entry = entry, .nblocks = (uint32_t)nblocks, .buf = to, .ref = ref };
+	c->pieces[c->n] = piece;
+	c->lbas[c->n++] = lba;
 }
 
 static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t lba, uint64_t n, uint8_t *buf, struct vc_pieces *p)
@@ -304,14 +303,11 @@ static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t l
 		uint64_t run = fetch_run(&slots[i], n - i);
 		uint8_t *to = buf + i * VC_BLOCK_SIZE;
 
+		if (p && slots[i].kind != VC_SLOT_CHUNK)
+			piece_add(p, to, run * VC_BLOCK_SIZE);
 		if (slots[i].kind == VC_SLOT_CHUNK) {
 			fetch_chunk(&chunks, lba + i, slots[i].addr, run, to, p);
-			i += run;
-			continue;
-		}
-		if (p)
-			piece_add(p, to, run * VC_BLOCK_SIZE);
-		if (slots[i].kind == VC_SLOT_LOG) {
+		} else if (slots[i].kind == VC_SLOT_LOG) {
 			r = fetch_log(pool, &slots[i], run, to);
 			if (r < 0)
 				fetch_failed(inode, lba + i, r);
