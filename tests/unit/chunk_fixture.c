@@ -321,3 +321,13 @@ uint64_t fix_append(struct chunk_fixture *fix, enum vc_chunk_stream stream, uint
 	free(data);
 	return entry;
 }
+
+uint32_t fix_blocks_of(size_t i) { return 1 + (uint32_t)(i % FIX_BLOCKS); }
+bool fix_soft_of(size_t i) { return i % 3 != 0; }
+
+void fix_append_many(struct chunk_fixture *fix, uint64_t *entries, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		entries[i] = fix_append(fix, VC_STREAM_DESTAGE, 1, fix_blocks_of(i), i + 1, fix_soft_of(i));
+	assert_int_equal(vc_chunk_sync(fix->store), 0);
+}

@@ -54,6 +54,12 @@ void fix_expect(struct chunk_fixture *fix, uint64_t entry, uint32_t first, uint3
 uint64_t fix_append(struct chunk_fixture *fix, enum vc_chunk_stream stream, uint64_t lsn, uint32_t nblocks,
 		    uint64_t seed, bool soft);
 
+/** Chunk i of many: of 1 + i % FIX_BLOCKS blocks, filled with seed i + 1, every third as noise. */
+uint32_t fix_blocks_of(size_t i);
+bool fix_soft_of(size_t i);
+/** Append that many to the DESTAGE stream, and sync. */
+void fix_append_many(struct chunk_fixture *fix, uint64_t *entries, size_t n);
+
 /** Number of the last write that has ended. */
 uint64_t fault_written(struct fault_io *fault);
 /** Are all writes up to number `upto` to the file at `path`, and its directory entry, synced? */

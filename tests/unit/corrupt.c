@@ -162,17 +162,6 @@ static void base_end_loose(struct world *w)
 	vc_inode_put(inode);
 }
 
-static void base_stop(struct world *w, bool abandon)
-{
-	struct vc_pool *pool = w->pool;
-
-	world_detach(w);
-	if (abandon)
-		vc_pool_abandon(pool);
-	else
-		engine_close(pool);
-}
-
 void corrupt_base_make(struct corrupt_base *base, const char *dir, uint64_t seed)
 {
 	struct vc_pool_geometry geometry;
@@ -193,7 +182,7 @@ void corrupt_base_make(struct corrupt_base *base, const char *dir, uint64_t seed
 		if (base->abandoned)
 			base_end_loose(&w);
 		base_note(&w, true);
-		base_stop(&w, base->abandoned);
+		world_stop(&w, base->abandoned);
 		corrupt_tree_load(i < CORRUPT_OLD ? &base->old[i] : &base->final, dir);
 	}
 	world_fini(&w);

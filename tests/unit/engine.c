@@ -54,6 +54,14 @@ void engine_close(struct vc_pool *pool)
 	assert_int_equal(vc_pool_close(pool), 0);
 }
 
+void engine_stop(struct vc_pool *pool, bool sudden)
+{
+	if (sudden)
+		vc_pool_abandon(pool);
+	else
+		engine_close(pool);
+}
+
 struct vc_inode *engine_root(struct vc_pool *pool)
 {
 	struct vc_inode *root;

@@ -23,6 +23,8 @@ void engine_geometry(uint64_t *rng, struct vc_pool_geometry *ret);
 int engine_try_open(struct vc_io *io, const char *dir, uint32_t destage_ms, struct vc_pool **ret);
 struct vc_pool *engine_open(struct vc_io *io, const char *dir, uint32_t destage_ms);
 void engine_close(struct vc_pool *pool);
+/** Close it, or, `sudden`, let go of it as when the process is killed. */
+void engine_stop(struct vc_pool *pool, bool sudden);
 
 struct vc_inode *engine_root(struct vc_pool *pool);
 /** NULL when there is none. */

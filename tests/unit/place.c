@@ -17,11 +17,20 @@ void place_open(struct place *p)
 void place_close(struct place *p, bool sudden)
 {
 	vc_inode_put(p->root);
-	if (sudden)
-		vc_pool_abandon(p->pool);
-	else
-		engine_close(p->pool);
+	engine_stop(p->pool, sudden);
 	p->pool = NULL;
+}
+
+void place_power_cut(struct place *p, enum vc_sim_keep keep)
+{
+	struct vc_sim *after;
+
+	if (p->pool)
+		place_close(p, true);
+	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = keep });
+	vc_sim_free(p->sim);
+	p->sim = after;
+	place_open(p);
 }
 
 int place_setup(void **state)

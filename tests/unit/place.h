@@ -29,6 +29,9 @@ void place_open(struct place *p);
 /** sudden: as when the process is killed. */
 void place_close(struct place *p, bool sudden);
 
+/** Stop suddenly if it is open, lose what `keep` says of what was not synced, open again. */
+void place_power_cut(struct place *p, enum vc_sim_keep keep);
+
 /** A new file in the root; counted. */
 struct vc_inode *place_file(struct place *p, const char *name);
 /** Bytes that do not compress, and follow from the seed. */

@@ -34,17 +34,6 @@ static void fill_disk(struct place *p)
 	vc_sim_set_capacity(p->sim, space.total - space.free);
 }
 
-static void power_cut(struct place *p)
-{
-	struct vc_sim *after;
-
-	place_close(p, true);
-	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = VC_SIM_KEEP_NONE });
-	vc_sim_free(p->sim);
-	p->sim = after;
-	place_open(p);
-}
-
 /* A piece that is a segment of chunks now has its new name for certain when a checkpoint names what is in it. */
 static void test_taken_piece_stays(void **state)
 {
@@ -60,7 +49,7 @@ static void test_taken_piece_stays(void **state)
 	assert_true(vc_sim_calls(p->sim, VC_SIM_RENAME) > renamed + 2);
 	assert_true(holds(a, 0, MIB, 1));
 	vc_inode_put(a);
-	power_cut(p);
+	place_power_cut(p, VC_SIM_KEEP_NONE);
 	a = engine_lookup(p->root, "a");
 	assert_non_null(a);
 	assert_true(holds(a, 0, MIB, 1));

@@ -16,16 +16,10 @@
 static struct chunk_fixture fix;
 static uint64_t entries[CHUNKS];
 
-/* Chunk i: of 1 + i % FIX_BLOCKS blocks, every third as noise. */
-static uint32_t blocks_of(size_t i) { return 1 + (uint32_t)(i % FIX_BLOCKS); }
-static bool soft_of(size_t i) { return i % 3 != 0; }
-
 static int setup_cache(uint64_t cache_bytes)
 {
 	fix_open(&fix);
-	for (size_t i = 0; i < CHUNKS; i++)
-		entries[i] = fix_append(&fix, VC_STREAM_DESTAGE, 1, blocks_of(i), i + 1, soft_of(i));
-	assert_int_equal(vc_chunk_sync(fix.store), 0);
+	fix_append_many(&fix, entries, CHUNKS);
 	fix.params.cache_bytes = cache_bytes;
 	fix_reopen(&fix);
 	return 0;
@@ -62,7 +56,7 @@ static void expect(const struct many *m, size_t i)
 {
 	uint8_t *content = malloc(FIX_BLOCKS * FIX_BLOCK);
 
-	fix_fill(content, blocks_of(m->chunk[i]), m->chunk[i] + 1, soft_of(m->chunk[i]));
+	fix_fill(content, fix_blocks_of(m->chunk[i]), m->chunk[i] + 1, fix_soft_of(m->chunk[i]));
 	assert_memory_equal(m->wants[i].buf, content + m->first[i] * FIX_BLOCK, m->wants[i].nblocks * FIX_BLOCK);
 	free(content);
 }
@@ -90,7 +84,7 @@ static void compose(struct many *m, uint64_t *rng)
 
 	m->n = 0;
 	while (m->n < count) {
-		uint32_t blocks = blocks_of(chunk), first = (uint32_t)vc_unit_below(rng, blocks);
+		uint32_t blocks = fix_blocks_of(chunk), first = (uint32_t)vc_unit_below(rng, blocks);
 
 		want(m, chunk, first, 1 + (uint32_t)vc_unit_below(rng, blocks - first));
 		chunk = vc_unit_below(rng, 8) ? (chunk + vc_unit_below(rng, 3)) % CHUNKS : vc_unit_below(rng, CHUNKS);
@@ -148,7 +142,7 @@ static void test_calls(void **state VC_UNUSED)
 	unsigned reads;
 
 	for (size_t i = 0; i < WANTS; i++)
-		want(m, i, 0, blocks_of(i));
+		want(m, i, 0, fix_blocks_of(i));
 	fix.fault.reads = 0;
 	assert_int_equal(vc_chunk_read_many(fix.store, m->wants, m->n, &failed), 0);
 	reads = fix.fault.reads;
@@ -183,7 +177,7 @@ static void test_damage(void **state VC_UNUSED)
 	flip_payload(7);
 	flip_payload(12);
 	for (size_t i = 0; i < 20; i++)
-		want(m, i, 0, blocks_of(i));
+		want(m, i, 0, fix_blocks_of(i));
 	for (int round = 0; round < 2; round++) {
 		memset(m->buf, 0, WANTS * FIX_BLOCKS * FIX_BLOCK);
 		assert_int_equal(vc_chunk_read_many(fix.store, m->wants, m->n, &failed), -EBADMSG);
@@ -204,7 +198,7 @@ static void test_errors(void **state VC_UNUSED)
 	size_t failed;
 
 	for (size_t i = 0; i < 20; i++)
-		want(m, i, 0, blocks_of(i));
+		want(m, i, 0, fix_blocks_of(i));
 	vc_unit_catch_messages(true);
 	fix.fault.read_error = EIO;
 	assert_int_equal(vc_chunk_read_many(fix.store, m->wants, m->n, &failed), -EIO);
@@ -225,8 +219,8 @@ static void test_too_long(void **state VC_UNUSED)
 	struct many *m = many_new();
 	size_t failed;
 
-	want(m, 3, 0, blocks_of(3));
-	want(m, 4, 0, blocks_of(4) + 1);
+	want(m, 3, 0, fix_blocks_of(3));
+	want(m, 4, 0, fix_blocks_of(4) + 1);
 	vc_unit_catch_messages(true);
 	assert_int_equal(vc_chunk_read_many(fix.store, m->wants, m->n, &failed), -EBADMSG);
 	vc_unit_catch_messages(false);
@@ -241,7 +235,7 @@ static void test_gone(void **state VC_UNUSED)
 	size_t failed;
 
 	for (size_t i = 0; i < 3; i++)
-		want(m, i, 0, blocks_of(i));
+		want(m, i, 0, fix_blocks_of(i));
 	assert_int_equal(vc_chunk_remove_segment(fix.store, segno), 0);
 	assert_int_equal(vc_chunk_read_many(fix.store, m->wants, m->n, &failed), -ESTALE);
 	assert_int_equal(failed, 0);

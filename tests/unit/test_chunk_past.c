@@ -23,9 +23,6 @@ static struct {
 	uint64_t entries[CHUNKS];
 } t;
 
-static uint32_t blocks_of(size_t i) { return 1 + (uint32_t)(i % FIX_BLOCKS); }
-static bool soft_of(size_t i) { return i % 3 != 0; }
-
 static ssize_t count_preadv(struct vc_file *file, const struct iovec *iov, int n, uint64_t offset)
 {
 	t.usual++;
@@ -64,9 +61,7 @@ static int setup(void **state VC_UNUSED)
 	t.io.ops = &t.ops;
 	t.mode = PAST_RIGHT;
 	fix_open(&t.fix);
-	for (size_t i = 0; i < CHUNKS; i++)
-		t.entries[i] = fix_append(&t.fix, VC_STREAM_DESTAGE, 1, blocks_of(i), i + 1, soft_of(i));
-	assert_int_equal(vc_chunk_sync(t.fix.store), 0);
+	fix_append_many(&t.fix, t.entries, CHUNKS);
 	t.fix.params.cache_bytes = 0; /* every read is a miss */
 	t.fix.params.io = &t.io;
 	fix_reopen(&t.fix);
@@ -84,7 +79,7 @@ static void expect(size_t i)
 {
 	t.past = t.usual = 0;
 	t.wrong_at = vc_entry_offset(t.entries[i]) + (t.mode == PAST_BAD_HEAD ? 8 : 100);
-	fix_expect(&t.fix, t.entries[i], 0, blocks_of(i), blocks_of(i), i + 1, soft_of(i));
+	fix_expect(&t.fix, t.entries[i], 0, fix_blocks_of(i), fix_blocks_of(i), i + 1, fix_soft_of(i));
 }
 
 /* The first miss goes past the page cache and needs nothing else; the second does not go past it. */
@@ -134,7 +129,7 @@ static void test_damage(void **state VC_UNUSED)
 	close(fd);
 	t.wrong_at = at;
 	vc_unit_catch_messages(true);
-	assert_int_equal(vc_chunk_read(t.fix.store, t.entries[5], blocks_of(5), buf), -EBADMSG);
+	assert_int_equal(vc_chunk_read(t.fix.store, t.entries[5], fix_blocks_of(5), buf), -EBADMSG);
 	assert_int_equal(vc_unit_messages(), 1);
 	vc_unit_catch_messages(false);
 	expect(4);

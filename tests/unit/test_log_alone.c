@@ -298,6 +298,15 @@ static struct vc_io_ops sim_ops;
 static const struct vc_io_ops *real_ops;
 static atomic_bool append_armed;
 
+/* Until vc_sim_io(sim)->ops is real_ops again. */
+static void hook_datasync(int (*fn)(struct vc_file *file))
+{
+	real_ops = vc_sim_io(sim)->ops;
+	sim_ops = *real_ops;
+	sim_ops.datasync = fn;
+	vc_sim_io(sim)->ops = &sim_ops;
+}
+
 static int datasync_then_append(struct vc_file *file)
 {
 	int r = real_ops->datasync(file);
@@ -310,13 +319,9 @@ static int datasync_then_append(struct vc_file *file)
 /* A record is written after the segment was synced, before the sync is accounted for: it needs a sync of its own. */
 static void test_write_behind_sync(void **state VC_UNUSED)
 {
-	struct vc_io *io = vc_sim_io(sim);
 	struct vc_log_figures f;
 
-	real_ops = io->ops;
-	sim_ops = *real_ops;
-	sim_ops.datasync = datasync_then_append;
-	io->ops = &sim_ops;
+	hook_datasync(datasync_then_append);
 	expect_open(0);
 	fix_log_append(&fix, 96);
 	atomic_store(&append_armed, true);
@@ -327,7 +332,7 @@ static void test_write_behind_sync(void **state VC_UNUSED)
 	assert_int_equal(f.last_lsn, 2);
 	flush();
 	fix_log_close(&fix, false);
-	io->ops = real_ops;
+	vc_sim_io(sim)->ops = real_ops;
 	expect_after_power_cut(2);
 }
 
@@ -349,12 +354,7 @@ static int flush_then_datasync(struct vc_file *file)
 /* Whoever could sync himself comes while a sync is under way, which has taken what is dirty: he waits for it. */
 static void test_one_sync_at_a_time(void **state VC_UNUSED)
 {
-	struct vc_io *io = vc_sim_io(sim);
-
-	real_ops = io->ops;
-	sim_ops = *real_ops;
-	sim_ops.datasync = flush_then_datasync;
-	io->ops = &sim_ops;
+	hook_datasync(flush_then_datasync);
 	expect_open(0);
 	fix_log_append(&fix, 96);
 	second_finished = true;
@@ -363,7 +363,7 @@ static void test_one_sync_at_a_time(void **state VC_UNUSED)
 	assert_false(second_finished);
 	assert_int_equal(vc_wait_for(&second), 0);
 	fix_log_close(&fix, false);
-	io->ops = real_ops;
+	vc_sim_io(sim)->ops = real_ops;
 	expect_after_power_cut(1);
 }
 

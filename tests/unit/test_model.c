@@ -41,13 +41,7 @@ static void run_start(struct run *run, uint64_t seed)
 /* Close it, or let it go without a word: the page cache survives, so everything acknowledged must be there (D7). */
 static void run_remount(struct run *run, bool sudden)
 {
-	struct vc_pool *pool = run->w.pool;
-
-	world_detach(&run->w);
-	if (sudden)
-		vc_pool_abandon(pool);
-	else
-		engine_close(pool);
+	world_stop(&run->w, sudden);
 	world_attach(&run->w, engine_open(vc_io_posix(), run->pool_dir, run->destage_ms));
 	assert_true(world_verify(&run->w));
 }

@@ -10,18 +10,15 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "engine.h"
-#include "io_sim.h"
+#include "place.h"
 #include "pool_impl.h"
 #include "volume_impl.h"
 
-#define POOL "/pool"
 #define BLOCK VC_BLOCK_SIZE
 
-struct place {
-	struct vc_sim *sim;
-	struct vc_pool *pool;
-	struct vc_inode *root, *dir, *a, *b; /* a, b: images of these names in the directory "dir" */
+struct race {
+	struct place *place;
+	struct vc_inode *dir, *a, *b; /* a, b: images of these names in the directory "dir" */
 };
 
 /* ---- between look and lock ---- */
@@ -31,16 +28,16 @@ int __wrap_vc_pool_admit_wait(struct vc_pool *pool, enum vc_log_class class, siz
 int __real_vol_fit_admission(struct vc_pool *pool, struct vc_record *rec, size_t admitted);
 int __wrap_vol_fit_admission(struct vc_pool *pool, struct vc_record *rec, size_t admitted);
 
-static void (*in_admission)(struct place *p), (*in_fitting)(struct place *p); /* called once */
-static struct place *place;
+static void (*in_admission)(struct race *p), (*in_fitting)(struct race *p); /* called once */
+static struct race *race;
 
-static void meanwhile(void (**fn)(struct place *p))
+static void meanwhile(void (**fn)(struct race *p))
 {
-	void (*once)(struct place *p) = *fn;
+	void (*once)(struct race *p) = *fn;
 
 	*fn = NULL;
 	if (once)
-		once(place);
+		once(race);
 }
 
 int __wrap_vc_pool_admit_wait(struct vc_pool *pool, enum vc_log_class class, size_t len)
@@ -67,34 +64,30 @@ static struct vc_inode *make(struct vc_inode *dir, const char *name, uint32_t mo
 
 static int setup(void **state)
 {
-	struct vc_pool_geometry geometry = { .chunk_blocks = 1, .chunk_segment_size = 256 << 10, .log_segment_size = 1 << 20, .log_segments = 8 };
-	struct place *p = calloc(1, sizeof(*p));
+	struct race *p = calloc(1, sizeof(*p));
+	void *place;
 
 	*state = p;
 	assert_non_null(p);
-	p->sim = vc_sim_new();
-	assert_int_equal(vc_pool_create(vc_sim_io(p->sim), POOL, &geometry), 0);
-	engine_setup(NULL);
-	p->pool = engine_open(vc_sim_io(p->sim), POOL, ENGINE_DESTAGE_NEVER);
-	p->root = engine_root(p->pool);
-	p->dir = make(p->root, "dir", S_IFDIR | 0777);
+	place_setup(&place);
+	p->place = place;
+	p->dir = make(p->place->root, "dir", S_IFDIR | 0777);
 	p->a = make(p->dir, "a", S_IFREG | 0644);
 	p->b = make(p->dir, "b", S_IFREG | 0644);
-	place = p;
+	race = p;
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
+	void *place = p->place;
 
 	vc_inode_put(p->a);
 	vc_inode_put(p->b);
 	vc_inode_put(p->dir);
-	vc_inode_put(p->root);
-	engine_close(p->pool);
-	engine_teardown(NULL);
-	vc_sim_free(p->sim);
+	place_close(p->place, false);
+	place_teardown(&place);
 	free(p);
 	return 0;
 }
@@ -108,7 +101,7 @@ static uint32_t links(struct vc_inode *inode)
 }
 
 /* The inode that a name in dir has; 0: there is none. */
-static uint64_t named(struct place *p, const char *name)
+static uint64_t named(struct race *p, const char *name)
 {
 	struct vc_inode *inode = engine_lookup(p->dir, name);
 	uint64_t ino = inode ? vc_inode_ino(inode) : 0;
@@ -125,8 +118,8 @@ static void change_mode(struct vc_inode *inode, uint32_t mode)
 
 /* ---- clones by somebody who may not any more ---- */
 
-static void close_source(struct place *p) { change_mode(p->a, 0600); }
-static void close_dir(struct place *p) { change_mode(p->dir, 0755); }
+static void close_source(struct race *p) { change_mode(p->a, 0600); }
+static void close_dir(struct race *p) { change_mode(p->dir, 0755); }
 
 static int many_name(void *ctx, uint32_t i, char *buf)
 {
@@ -136,7 +129,7 @@ static int many_name(void *ctx, uint32_t i, char *buf)
 }
 
 /* Clones of a, made by somebody who is looked at under the locks only. */
-static int stranger_clones(struct place *p, bool source_is_open, bool many)
+static int stranger_clones(struct race *p, bool source_is_open, bool many)
 {
 	struct vc_caller caller = { .uid = 2001, .gid = 2001 };
 	struct vc_owner owner = { .uid = 2001, .gid = 2001, .caller = &caller, .source_is_open = source_is_open };
@@ -148,7 +141,7 @@ static int stranger_clones(struct place *p, bool source_is_open, bool many)
 	return vc_wait_result(&w, vc_volume_clone(p->a, p->dir, "clone0", 0600, owner, NULL, &w.done));
 }
 
-static void expect_clones(struct place *p, bool many, void (*fn)(struct place *p), bool source_is_open, int want)
+static void expect_clones(struct race *p, bool many, void (*fn)(struct race *p), bool source_is_open, int want)
 {
 	in_admission = fn;
 	assert_int_equal(stranger_clones(p, source_is_open, many), want);
@@ -161,7 +154,7 @@ static void test_clone_source_closed(void **state)
 {
 	for (unsigned many = 0; many < 2; many++) {
 		expect_clones(*state, many, close_source, false, -EACCES);
-		change_mode(((struct place *)*state)->a, 0644);
+		change_mode(((struct race *)*state)->a, 0644);
 	}
 	expect_clones(*state, false, close_source, true, 0); /* who has it open has been let in */
 }
@@ -170,19 +163,19 @@ static void test_clone_dir_closed(void **state)
 {
 	for (unsigned many = 0; many < 2; many++) {
 		expect_clones(*state, many, close_dir, true, -EACCES);
-		change_mode(((struct place *)*state)->dir, 0777);
+		change_mode(((struct race *)*state)->dir, 0777);
 	}
 	expect_clones(*state, true, NULL, false, 0);
 }
 
 /* ---- names that mean something else now ---- */
 
-static void move_b_over_a(struct place *p) { assert_int_equal(engine_rename(p->dir, "b", p->dir, "a", 0), 0); }
+static void move_b_over_a(struct race *p) { assert_int_equal(engine_rename(p->dir, "b", p->dir, "a", 0), 0); }
 
 /* What goes is what has the name when it goes. */
 static void test_remove_replaced(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 
 	in_admission = move_b_over_a;
 	assert_int_equal(engine_unlink(p->dir, "a"), 0);
@@ -192,7 +185,7 @@ static void test_remove_replaced(void **state)
 	assert_int_equal(links(p->b), 0);
 }
 
-static void replace_a_by_dir(struct place *p)
+static void replace_a_by_dir(struct race *p)
 {
 	assert_int_equal(engine_unlink(p->dir, "a"), 0);
 	vc_inode_put(make(p->dir, "a", S_IFDIR | 0700));
@@ -200,7 +193,7 @@ static void replace_a_by_dir(struct place *p)
 
 static void test_remove_became_directory(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 
 	in_admission = replace_a_by_dir;
 	assert_int_equal(engine_unlink(p->dir, "a"), -EISDIR);
@@ -209,7 +202,7 @@ static void test_remove_became_directory(void **state)
 
 static void test_rename_target_replaced(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 	struct vc_inode *c = make(p->dir, "c", S_IFREG | 0600);
 
 	in_admission = move_b_over_a;
@@ -224,7 +217,7 @@ static void test_rename_target_replaced(void **state)
 
 static void test_rename_source_replaced(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 
 	in_admission = move_b_over_a;
 	assert_int_equal(engine_rename(p->dir, "a", p->dir, "c", 0), 0);
@@ -234,12 +227,12 @@ static void test_rename_source_replaced(void **state)
 	assert_int_equal(links(p->b), 1);
 }
 
-static void remove_a(struct place *p) { assert_int_equal(engine_unlink(p->dir, "a"), 0); }
+static void remove_a(struct race *p) { assert_int_equal(engine_unlink(p->dir, "a"), 0); }
 
 /* A name for what has just lost its last one would bring back what is being deleted. */
 static void test_link_of_removed(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 
 	in_admission = remove_a;
 	assert_int_equal(engine_link(p->a, p->dir, "c"), -ENOENT);
@@ -247,17 +240,17 @@ static void test_link_of_removed(void **state)
 	assert_int_equal(links(p->a), 0);
 }
 
-static void remove_dir(struct place *p)
+static void remove_dir(struct race *p)
 {
 	assert_int_equal(engine_unlink(p->dir, "a"), 0);
 	assert_int_equal(engine_unlink(p->dir, "b"), 0);
-	assert_int_equal(engine_rmdir(p->root, "dir"), 0);
+	assert_int_equal(engine_rmdir(p->place->root, "dir"), 0);
 }
 
 /* A name in a directory that is gone would be nowhere. */
 static void test_directory_removed(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 
 	in_admission = remove_dir;
 	assert_int_equal(stranger_clones(p, true, false), -ENOENT);
@@ -265,11 +258,11 @@ static void test_directory_removed(void **state)
 	assert_int_equal(engine_link(p->dir, p->dir, "c"), -ENOENT);
 }
 
-static void make_c(struct place *p) { vc_inode_put(make(p->dir, "c", S_IFREG | 0600)); }
+static void make_c(struct race *p) { vc_inode_put(make(p->dir, "c", S_IFREG | 0600)); }
 
 static void test_name_taken(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 	uint64_t ino;
 
 	in_admission = make_c;
@@ -292,12 +285,12 @@ static void write_block(struct vc_inode *inode, uint64_t lba, int byte)
 	assert_int_equal(engine_write(inode, buf, sizeof(buf), lba * BLOCK, 0), 0);
 }
 
-static void grow_a(struct place *p) { write_block(p->a, 1, 2); }
+static void grow_a(struct race *p) { write_block(p->a, 1, 2); }
 
 /* What was all of the source is a part of it now: more than was asked for must not arrive. */
 static void test_copy_of_grown(void **state)
 {
-	struct place *p = *state;
+	struct race *p = *state;
 	struct vc_attr attr;
 	uint64_t copied;
 

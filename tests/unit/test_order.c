@@ -405,18 +405,6 @@ static void test_views_are_not_swept(void **state)
 
 /* ---- the end of a pool, and of its log ---- */
 
-static void power_cut(struct place *p, enum vc_sim_keep keep)
-{
-	struct vc_sim *after;
-
-	if (p->pool)
-		place_close(p, true);
-	after = vc_sim_crash(p->sim, vc_sim_events(p->sim), &(struct vc_sim_policy){ .keep = keep });
-	vc_sim_free(p->sim);
-	p->sim = after;
-	place_open(p);
-}
-
 /* What nobody has flushed is on the disk when a pool has been closed. */
 static void test_closed_is_durable(void **state)
 {
@@ -426,7 +414,7 @@ static void test_closed_is_durable(void **state)
 	place_fill(a, 0, PLACE_BLOCK, 1);
 	vc_inode_put(a);
 	place_close(p, false);
-	power_cut(p, VC_SIM_KEEP_NONE);
+	place_power_cut(p, VC_SIM_KEEP_NONE);
 	a = engine_lookup(p->root, "a");
 	assert_non_null(a);
 	assert_true(place_holds(a, 0, PLACE_BLOCK, 1));
@@ -528,7 +516,7 @@ static void test_dead_entries_go(void **state)
 	for (uint64_t i = 1; i <= 3; i++)
 		journal_entry(p, prev, i);
 	between.released = false; /* what is recovered would be destaged at once */
-	power_cut(p, VC_SIM_KEEP_NONE);
+	place_power_cut(p, VC_SIM_KEEP_NONE);
 	assert_int_equal(p->pool->checkpoint_lsn, prev);
 	journal_entry(p, prev, 50);
 	assert_int_equal(vc_journal_scan(vc_sim_io(p->sim), PLACE_POOL, p->pool->disk.uuid, &s), 0);
@@ -555,7 +543,7 @@ static void test_scrub_position_is_whole(void **state)
 	started = s.started_ns;
 	assert_true(started > 0);
 	place_close(p, false);
-	power_cut(p, VC_SIM_KEEP_NAMES);
+	place_power_cut(p, VC_SIM_KEEP_NAMES);
 	vc_scrub_status(p->pool, &s);
 	assert_int_equal(s.started_ns, started);
 }

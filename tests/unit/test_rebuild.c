@@ -55,21 +55,10 @@ static void run_start(struct run *run, uint64_t seed, uint64_t journal_bytes)
 	run_open(run);
 }
 
-static void run_stop(struct run *run, bool sudden)
-{
-	struct vc_pool *pool = run->w.pool;
-
-	world_detach(&run->w);
-	if (sudden)
-		vc_pool_abandon(pool);
-	else
-		engine_close(pool);
-}
-
 static void run_end(struct run *run)
 {
 	if (run->w.pool)
-		run_stop(run, true);
+		world_stop(&run->w, true);
 	world_fini(&run->w);
 	free(run->pool_dir);
 	free(run->data);
@@ -186,7 +175,7 @@ static void generations(uint64_t seed, uint64_t journal_bytes)
 		struct books before;
 
 		run_steps(&run);
-		run_stop(&run, vc_unit_below(&run.rng, 2));
+		world_stop(&run.w, vc_unit_below(&run.rng, 2));
 		books_load(vc_io_posix(), run.pool_dir, &before);
 		if (vc_unit_below(&run.rng, 3) == 0)
 			books_copy_file(run.data, run.older);
@@ -223,12 +212,12 @@ static void test_only_log(void **state VC_UNUSED)
 	struct run run;
 
 	run_start(&run, 2, 0);
-	run_stop(&run, true);
+	world_stop(&run.w, true);
 	run.destage_ms = ENGINE_DESTAGE_NEVER;
 	run_open(&run);
 	for (int i = 0; i < 100; i++)
 		world_step(&run.w);
-	run_stop(&run, true);
+	world_stop(&run.w, true);
 	lose(&run, 0);
 	assert_true(rebuild(&run, &result));
 	run_open(&run);
@@ -277,10 +266,10 @@ static void test_torn_tail(void **state VC_UNUSED)
 
 	run_start(&run, vc_unit_seed(), 0);
 	run_steps(&run);
-	run_stop(&run, false);
+	world_stop(&run.w, false);
 	run_open(&run);
 	run_steps(&run);
-	run_stop(&run, false);
+	world_stop(&run.w, false);
 	torn_tail(&run);
 	torn_tail(&run);
 	books_load(vc_io_posix(), run.pool_dir, &before);
@@ -301,7 +290,7 @@ static void whole_or_nothing(uint64_t seed, unsigned *ret_whole, unsigned *ret_r
 	run_start(&run, seed, seed % 3 == 0);
 	for (unsigned i = 0; i < 3; i++) {
 		run_steps(&run);
-		run_stop(&run, i == 2);
+		world_stop(&run.w, i == 2);
 		if (i < 2)
 			run_open(&run);
 	}
@@ -419,7 +408,7 @@ static void test_not_in_order(void **state VC_UNUSED)
 	assert_int_equal(engine_task(run.w.pool, VC_TASK_DESTAGE), 0);
 	vc_inode_put(inode);
 	vc_inode_put(root);
-	run_stop(&run, true);
+	world_stop(&run.w, true);
 	books_copy_file(run.older, run.data);
 	flip_in_chunk(&run, 30);
 	refusals = 0;
@@ -496,11 +485,11 @@ static void test_salvage(void **state VC_UNUSED)
 	char name[32];
 
 	run_start(&run, 6, 0);
-	run_stop(&run, false);
+	world_stop(&run.w, false);
 	run.destage_ms = ENGINE_DESTAGE_NEVER;
 	run_open(&run);
 	make_three(&run, inos);
-	run_stop(&run, true);
+	world_stop(&run.w, true);
 	lose(&run, 0);
 	remove_all(&run, "journal", ".jnl");
 	remove_all(&run, "backup", ".mdb");
@@ -531,7 +520,7 @@ static void test_salvage(void **state VC_UNUSED)
 	assert_non_null(inode);
 	vc_inode_put(inode);
 	vc_inode_put(root);
-	run_stop(&run, false);
+	world_stop(&run.w, false);
 	/* The new state has a backup: from now on it can be rebuilt whole. */
 	lose(&run, 0);
 	assert_true(rebuild(&run, &result) && !result.salvaged);
@@ -565,7 +554,7 @@ static void test_salvage_random(void **state VC_UNUSED)
 		run_start(&run, vc_unit_random(&rng), i % 2);
 		for (unsigned k = 0; k < 2; k++) {
 			run_steps(&run);
-			run_stop(&run, k == 1);
+			world_stop(&run.w, k == 1);
 			if (k == 0)
 				run_open(&run);
 		}

@@ -36,10 +36,7 @@ static void place_open(struct place *p)
 static void place_close(struct place *p, bool sudden)
 {
 	vc_inode_put(p->root);
-	if (sudden)
-		vc_pool_abandon(p->pool);
-	else
-		engine_close(p->pool);
+	engine_stop(p->pool, sudden);
 	p->pool = NULL;
 }
 

@@ -87,6 +87,14 @@ void world_detach(struct world *w)
 	w->pool = NULL;
 }
 
+void world_stop(struct world *w, bool sudden)
+{
+	struct vc_pool *pool = w->pool;
+
+	world_detach(w);
+	engine_stop(pool, sudden);
+}
+
 bool world_verify(struct world *w)
 {
 	struct model found = { .n = 0 };

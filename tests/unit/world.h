@@ -37,6 +37,8 @@ void world_fini(struct world *w);
 void world_attach(struct world *w, struct vc_pool *pool);
 /** Drop everything held in the pool, which is about to be closed. */
 void world_detach(struct world *w);
+/** Detach, and close the pool or, `sudden`, let go of it as when the process is killed. */
+void world_stop(struct world *w, bool sudden);
 
 /** One random operation, no destage or clean. */
 void world_step(struct world *w);
