@@ -321,8 +321,11 @@ static int rebuild_run(struct rebuild *rb)
 		rebuild_say(rb, "began with the backup of checkpoint %llu", ULL(rb->ret->backup_lsn));
 	if (rb->o->salvage) {
 		close_new(rb);
-		if (rebuild_is_damage(try_log(rb)))
+		r = try_log(rb);
+		if (rebuild_is_damage(r))
 			return salvage(rb);
+		if (r < 0)
+			return r;
 	}
 	rebuild_say(rb, "%llu checkpoints of the journal applied, up to %llu", ULL(rb->ret->entries), ULL(rb->ret->checkpoint_lsn));
 	return finish(rb);

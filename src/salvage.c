@@ -100,8 +100,12 @@ static int log_find(struct rebuild *rb, struct salvage_segment *ret, uint64_t *r
 	for (size_t i = 0; i < l.n && r == 0; i++) {
 		*ret_last_seq = l.v[i].seq;
 		*ret_last_lsn = VC_MAX(*ret_last_lsn, l.v[i].first_lsn);
-		if (!ret->seq && l.v[i].first_lsn >= next && log_read(rb, &l.v[i], no_record, NULL) == 0)
+		if (ret->seq || l.v[i].first_lsn < next)
+			continue;
+		r = log_read(rb, &l.v[i], no_record, NULL);
+		if (r == 0)
 			*ret = l.v[i];
+		r = rebuild_is_damage(r) ? 0 : r;
 	}
 	free(l.v);
 	return r;
