@@ -51,7 +51,7 @@ class Bench:
         self.trouble = []
         self.systems = {}
         self.pools = []
-        for program in ("vclone", "vclonefs", "tests/bench/bench_clone", "tests/bench/bench_pool"):
+        for program in ("vclone", "vclonefs", "tests/bench/bench_clone", "tests/bench/bench_fuse", "tests/bench/bench_pool"):
             if not os.access(os.path.join(self.build, program), os.X_OK):
                 raise work.NotMeasured(f"{program} is not built; run make bench, or name the build directory with --build")
         if machine.version("fio", "--version") == "missing":

@@ -7,7 +7,8 @@ import time
 
 from work import Failed, NotMeasured, unmount
 
-ALL = ("vclonefs", "raw", "raw-xfs", "xfs", "btrfs", "qcow2")
+ALL = ("vclonefs", "raw", "fuse", "raw-xfs", "xfs", "btrfs", "qcow2")
+PEERS = tuple(n for n in ALL if n != "fuse")
 CLONING = ("vclonefs", "xfs", "btrfs", "qcow2")
 
 

@@ -8,7 +8,7 @@ bytes during these rows, with cold_options; where the machine has no memory grou
 import os
 
 import machine
-from groups import Group
+from groups import Group, PEERS
 from results import Goal, Row
 
 
@@ -39,6 +39,7 @@ class Cold(Group):
 
 class ReadRandom(Cold):
     name = "read"
+    row_systems = {"read-shared": PEERS, "read-shared-32": PEERS}
     rows = (
         Row("read-1", "4 KiB random read, depth 1, cold", "IOPS", "higher", [Goal(">= 0.75x raw", 0.75, ("raw",))],
             "fio psync on a fresh clone of the golden image, no block twice"),
@@ -59,6 +60,8 @@ class ReadRandom(Cold):
         for row, depth in (("read-1", 1), ("read-32", 32)):
             result, cost = self.read_cold(system, "sib-a", rep + 1, depth=depth, numbers=numbers)
             self.add(row, system, result["iops"], p99_us=result["p99_us"], blocks=result["ios"], **cost)
+        if system.name not in PEERS:
+            return
         system.cold()
         paths = [system.serve("sib-a"), system.serve("sib-b")]
         self.client.fio(paths[0], "read", block=1 << 20, size=self.config.shared_bytes)

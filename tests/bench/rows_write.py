@@ -3,7 +3,7 @@
 import time
 
 import machine
-from groups import Group
+from groups import Group, PEERS
 from results import Goal, Row
 
 
@@ -35,6 +35,7 @@ class WriteSync(Group):
 class WriteDeep(Group):
     """Longer than the log is, so that destage has to keep up."""
     name = "write-deep"
+    systems = PEERS
     rows = (Row("write-deep", "4 KiB random write, depth 32, fresh clone, sustained past the log", "IOPS", "higher",
                 [Goal(">= 2.5x best of XFS clone, btrfs clone, qcow2", 2.5, ("xfs", "btrfs", "qcow2")),
                  Goal(">= 0.6x raw", 0.6, ("raw",)), Goal(">= 0.8x raw (later)", 0.8, ("raw",))],

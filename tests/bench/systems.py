@@ -99,6 +99,39 @@ class Raw(System):
         return sum(os.stat(e.path).st_blocks * 512 for e in os.scandir(self.dir))
 
 
+class PassThrough(Raw):
+    """What any FUSE file system can reach at most."""
+    name = "fuse"
+    title = "raw through FUSE"
+    settings = ("the same files through a FUSE server that only hands requests on (tests/bench/bench_fuse.c; 16 threads): what "
+                "any FUSE file system can reach at most when it reads and writes the very same bytes")
+
+    def __init__(self, bench):
+        super().__init__(bench)
+        self.point = bench.work.path("fuse-mount")
+
+    def start(self):
+        super().start()
+        os.mkdir(self.point)
+        program = os.path.join(self.bench.build, "tests/bench/bench_fuse")
+        if not os.access(program, os.X_OK):
+            raise NotMeasured("tests/bench/bench_fuse is not built")
+        self.daemon = self.work.start(program, self.dir, self.point)
+        self.work.wait_mounted(self.daemon, self.point)
+
+    def stop(self):
+        if is_mounted(self.point):
+            unmount(self.point)
+        if getattr(self, "daemon", None):
+            self.work.stop(self.daemon)
+
+    def file(self, name):
+        return os.path.join(self.point, name)
+
+    def pids(self):
+        return [self.daemon.pid]
+
+
 class LoopFs(System):
     """A file system on a loop device with direct I/O over a file that was written in full."""
     mkfs = ()
@@ -219,11 +252,7 @@ class Qcow2(System):
             "--blockdev", f"driver=file,node-name=file,filename={self.image(name)},cache.direct=on,aio=native",
             "--blockdev", f"driver={form},node-name=image,file=file,cache.direct=on,discard=unmap",
             "--export", f"type=fuse,id=export,node-name=image,mountpoint={point},writable=on")
-        deadline = time.monotonic() + 30
-        while not is_mounted(point):
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"qemu-storage-daemon does not export: {self.work.tail(300)}")
-            time.sleep(0.005)
+        self.work.wait_mounted(daemon, point)
         return point
 
     def release(self, name):
@@ -257,4 +286,4 @@ class Qcow2(System):
 
 
 def peers():
-    return [Raw, Xfs, RawXfs, Btrfs, Qcow2]
+    return [Raw, PassThrough, Xfs, RawXfs, Btrfs, Qcow2]

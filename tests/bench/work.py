@@ -168,6 +168,14 @@ class Work:
         self.children[process.pid] = process
         return process
 
+    def wait_mounted(self, process, point, patience=30):
+        """Until a child that serves a file system has mounted it."""
+        deadline = time.monotonic() + patience
+        while not is_mounted(point):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"{os.path.basename(process.args[0])} does not mount: {self.tail(300)}")
+            time.sleep(0.005)
+
     def stop(self, process, number=signal.SIGTERM, patience=60):
         """End a child and wait for it."""
         if process.poll() is None:

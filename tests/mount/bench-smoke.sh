@@ -48,7 +48,7 @@ run_bench() {
 	timeout -k 20 250 "$bench/$name" --mode smoke --build "$BUILD_DIR" --dir "$work" --out "$TEST_DIR/out" "$@"
 }
 
-make -s -C "$BUILD_DIR" tests/bench/bench_clone tests/bench/bench_pool >"$LOG" 2>&1 || fail "make"
+make -s -C "$BUILD_DIR" tests/bench/bench_clone tests/bench/bench_fuse tests/bench/bench_pool >"$LOG" 2>&1 || fail "make"
 
 want 2 run_bench bench.py --only no-such-row 2>/dev/null
 run_bench bench.py --systems vclonefs,xfs >"$TEST_DIR/all.txt" 2>"$LOG" || { cat "$TEST_DIR/all.txt"; fail "bench.py: status $?"; }
@@ -78,11 +78,12 @@ for plot in rows series; do
 done
 
 # The other peers, as far as this machine has them: measured, or not measured with a reason.
-run_bench bench.py --systems vclonefs,raw,btrfs,qcow2 --only write-sync,clone-ioctl --out "$TEST_DIR/peers" >"$TEST_DIR/peers.txt" 2>"$LOG" ||
+run_bench bench.py --systems vclonefs,raw,fuse,btrfs,qcow2 --only write-sync,clone-ioctl --out "$TEST_DIR/peers" >"$TEST_DIR/peers.txt" 2>"$LOG" ||
 	{ cat "$TEST_DIR/peers.txt"; fail "bench.py with the other peers: status $?"; }
 for peer in raw btrfs qcow2; do
 	[ "$(grep -c "^    $peer  *[0-9n]" "$TEST_DIR/peers.txt")" -ge 3 ] || fail "$peer is silently missing"
 done
+[ "$(grep -c "^    fuse  *[0-9]" "$TEST_DIR/peers.txt")" -eq 2 ] || fail "fuse has a figure in two of these rows"
 grep -q '^    raw *not measured: a plain file has no clones' "$TEST_DIR/peers.txt" || fail "raw files have no clones, and nobody says so"
 
 run_bench scale.py >"$TEST_DIR/scale.txt" 2>"$LOG" || { cat "$TEST_DIR/scale.txt"; fail "scale.py: status $?"; }
