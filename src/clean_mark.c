@@ -174,6 +174,7 @@ int vc_clean_mark(struct vc_clean *c)
 {
 	int r = 0;
 
+	vc_meta_read_ahead(c->pool->meta);
 	for (size_t i = 0; i < c->nimages && r == 0; i++) {
 		uint64_t root = c->images[i].root.id;
 

@@ -118,5 +118,7 @@ struct vc_meta_scrub {
 int vc_meta_scrub(struct vc_meta *meta, const struct vc_meta_scrub *scrub) VC_MUST_CHECK;
 
 int vc_meta_stats(struct vc_meta *meta, struct vc_meta_stats *ret) VC_MUST_CHECK;
+/** Most of the store will be read soon, in whatever order: a hint. Takes what reading the file in sequence takes at most. */
+void vc_meta_read_ahead(struct vc_meta *meta);
 
 #endif

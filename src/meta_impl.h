@@ -85,6 +85,11 @@ int vc_meta_env_open(const char *path, unsigned flags, uint64_t map_size, MDB_en
 /** Open or make the databases; the handles stay when the transaction commits, also a read-only one. */
 int vc_meta_env_databases(const char *path, MDB_env *env, bool create, MDB_dbi *dbi) VC_MUST_CHECK;
 
+/* ---- meta_ahead.c ---- */
+
+/** The first `bytes` of the file will be read soon, in whatever order. Nothing is asked for when that would fill too much of the memory. */
+void vc_meta_ask_ahead(int fd, uint64_t bytes);
+
 /* ---- meta_guard.c ---- */
 
 /** Make faults find their way to vc_meta_guard. Called for every store that opens; cheap. */

@@ -400,6 +400,8 @@ static int walk_all(struct walk *w)
 	if (r != 0)
 		return r;
 	w->last_page = meta.last_page;
+	if (!w->o->direct)
+		vc_meta_ask_ahead(w->fd, (meta.last_page + 1) * w->page_size);
 	w->used = calloc(meta.last_page / 64 + 1, sizeof(*w->used));
 	if (!w->used)
 		return -ENOMEM;
