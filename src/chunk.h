@@ -136,7 +136,10 @@ int vc_chunk_read_want(struct vc_chunk_store *store, const struct vc_chunk_want 
 int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n, size_t *ret_failed) VC_MUST_CHECK;
 /** Let go of what a want held. */
 void vc_chunk_put(struct vc_chunk_store *store, struct vc_cache_ref *ref);
-/** What vc_chunk_read_many would have to read for these pieces (buf is not looked at) is asked of the device; a hint. */
+/**
+ * What vc_chunk_read_many would have to read for these pieces (buf is not looked at) is asked of the device; a hint. Nothing when the first
+ * and the last of them are cached: then somebody else goes through the same chunks before us.
+ */
 void vc_chunk_read_ahead(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n);
 
 /**

@@ -202,21 +202,27 @@ int vc_chunk_read_many(struct vc_chunk_store *store, const struct vc_chunk_want 
 	return m.error;
 }
 
+static bool many_is_cached(struct vc_chunk_store *store, const struct vc_chunk_want *want)
+{
+	struct vc_cache_ref ref;
+
+	if (!vc_cache_peek(store->cache, vc_entry_chunk(want->entry), &ref))
+		return false;
+	vc_cache_put(store->cache, &ref);
+	return true;
+}
+
 void vc_chunk_read_ahead(struct vc_chunk_store *store, const struct vc_chunk_want *wants, size_t n)
 {
 	struct many m = { .store = store, .wants = wants };
-	struct vc_cache_ref ref;
 
+	if (n == 0 || (many_is_cached(store, &wants[0]) && many_is_cached(store, &wants[n - 1])))
+		return;
 	m.loads = calloc(n, sizeof(*m.loads));
 	m.runs = calloc(n, sizeof(*m.runs));
-	for (size_t i = 0; m.loads && m.runs && i < n; i++) {
-		if (vc_chunk_entry_wrong(wants[i].entry))
-			continue;
-		if (vc_cache_peek(store->cache, vc_entry_chunk(wants[i].entry), &ref))
-			vc_cache_put(store->cache, &ref);
-		else
+	for (size_t i = 0; m.loads && m.runs && i < n; i++)
+		if (!vc_chunk_entry_wrong(wants[i].entry) && !many_is_cached(store, &wants[i]))
 			m.loads[m.nloads++].want = i;
-	}
 	many_cut(&m);
 	many_read_ahead(&m, 0);
 	free(m.loads);

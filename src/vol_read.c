@@ -471,8 +471,7 @@ void vc_volume_read_ahead(struct vc_inode *inode, uint64_t offset, size_t len)
 		for (uint64_t i = 0; i < n && r == 0; i += fetch_run(&slots[i], n - i))
 			if (slots[i].kind == VC_SLOT_CHUNK)
 				wants[nwants++] = (struct vc_chunk_want){ .entry = slots[i].addr };
-		if (nwants)
-			vc_chunk_read_ahead(vol_pool(inode)->chunks, wants, nwants);
+		vc_chunk_read_ahead(vol_pool(inode)->chunks, wants, nwants);
 		hold_put(&hold);
 	}
 }
