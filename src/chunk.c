@@ -123,7 +123,10 @@ int vc_chunk_open(const struct vc_chunk_params *params, struct vc_chunk_store **
 		return -ENOMEM;
 	chunk_init(store, params);
 	store->dir = strdup(params->dir);
-	store->missed = calloc(UINT32_C(1) << VC_CHUNK_MISSED_BITS, sizeof(*store->missed));
+	store->missed_bits = VC_CHUNK_MISSED_BITS_MIN;
+	while (store->missed_bits < VC_CHUNK_MISSED_BITS_MAX && (VC_CHUNK_MISSED_PLACE << store->missed_bits) < params->cache_bytes)
+		store->missed_bits++;
+	store->missed = calloc(UINT32_C(1) << store->missed_bits, sizeof(*store->missed));
 	r = store->dir && store->missed ? vc_cache_open(params->cache_bytes, &store->cache) : -ENOMEM;
 	if (r == 0 && !params->read_only)
 		store->workers = vc_workers_new();

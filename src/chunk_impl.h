@@ -26,8 +26,10 @@
 /* One write of a gathering stream: large enough for a disk, small enough to hold per stream. */
 #define VC_CHUNK_GATHER (1u << 20)
 #define VC_CHUNK_SIZE_MAX (sizeof(struct vc_disk_chunk) + VC_CHUNK_BLOCKS_MAX * VC_BLOCK_SIZE)
-/* 2^18 chunks of 16 KiB are 4 GiB; the table takes 1 MiB. */
-#define VC_CHUNK_MISSED_BITS 18
+/* Chunks that were missed are remembered, a place for each 512 bytes of cache: 32 times as many chunks of 16 KiB as the cache holds. */
+#define VC_CHUNK_MISSED_BITS_MIN 10
+#define VC_CHUNK_MISSED_BITS_MAX 18 /* 1 MiB */
+#define VC_CHUNK_MISSED_PLACE 512u
 /* Half of the usual limit of 1,024 descriptors of a process. */
 #define VC_CHUNK_OPEN_MAX 512u
 #define VC_CHUNK_DIR_MAX 4000u
@@ -88,6 +90,7 @@ struct vc_chunk_store {
 	struct vc_cache *cache;
 	struct vc_workers *workers; /* for compression; may be NULL */
 	_Atomic uint32_t *missed;   /* fingerprints of chunks that were looked for in the cache in vain; a hint */
+	unsigned int missed_bits;   /* fixed: how many places it has, as a power of two */
 	struct chunk_stream streams[VC_STREAM_COUNT];
 
 	struct vc_mutex lock;

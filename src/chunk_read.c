@@ -139,8 +139,8 @@ static int read_fetch(struct vc_chunk_store *store, uint64_t entry, struct chunk
 static bool read_missed_before(struct vc_chunk_store *store, uint64_t entry)
 {
 	uint64_t hash = entry * UINT64_C(0x9e3779b97f4a7c15);
-	_Atomic uint32_t *slot = &store->missed[hash >> (64 - VC_CHUNK_MISSED_BITS)];
-	uint32_t print = (uint32_t)(hash >> (32 - VC_CHUNK_MISSED_BITS)) | 1;
+	_Atomic uint32_t *slot = &store->missed[hash >> (64 - store->missed_bits)];
+	uint32_t print = (uint32_t)(hash >> (32 - store->missed_bits)) | 1;
 
 	return atomic_exchange_explicit(slot, print, memory_order_relaxed) == print;
 }

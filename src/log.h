@@ -127,9 +127,11 @@ void vc_log_applied(struct vc_log *log, struct vc_log_section *section);
  */
 void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool durable, struct vc_done *done);
 
+/** For vc_log_flush: all records whose submitter has been told, or is being told, that they are written. */
+#define VC_LOG_COMPLETED UINT64_MAX
 /**
  * `done` when all records up to lsn are on stable storage. lsn 0: all that are assigned now. may_sync: the calling thread may sync, when nobody
- * does, and call other requests' completions; otherwise, and for all that comes meanwhile, the sync thread does.
+ * does, for itself and a few times for those that come meanwhile, and call other requests' completions; otherwise the sync thread does.
  */
 void vc_log_flush(struct vc_log *log, uint64_t lsn, bool may_sync, struct vc_done *done);
 /** The same, sleeping. */

@@ -439,7 +439,7 @@ void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool dura
 		log->p.space(log->p.ctx);
 }
 
-static void log_sync_round_locked(struct vc_log *log) VC_REQUIRES(log->lock);
+static void log_sync_rounds_locked(struct vc_log *log) VC_REQUIRES(log->lock);
 
 void vc_log_flush(struct vc_log *log, uint64_t lsn, bool may_sync, struct vc_done *done)
 {
@@ -449,13 +449,15 @@ void vc_log_flush(struct vc_log *log, uint64_t lsn, bool may_sync, struct vc_don
 	vc_mutex_lock(&log->lock);
 	if (lsn == 0)
 		lsn = log->last_lsn;
+	else if (lsn == VC_LOG_COMPLETED)
+		lsn = log->written_lsn;
 	now = lsn <= log->durable_lsn || log->failed;
 	if (lsn > log->durable_lsn && log->failed)
 		r = -EIO;
 	if (!now)
 		log_add_flush_locked(log, lsn, done);
 	if (!now && may_sync && !log->syncing && lsn <= log->written_lsn)
-		log_sync_round_locked(log);
+		log_sync_rounds_locked(log);
 	else if (!now && !log->syncing)
 		vc_cond_signal(&log->sync_cond);
 	vc_mutex_unlock(&log->lock);
@@ -544,9 +546,10 @@ static void log_sync_once_locked(struct vc_log *log)
 }
 
 /*
- * Sync, and complete the flushes that this satisfies; those that came meanwhile are the sync thread's. Nobody is in the role; the lock is
- * held on entry and exit.
+ * Sync, and complete the flushes that this satisfies. Nobody is in the role; the lock is held on entry and exit. Who comes meanwhile is not told:
+ * that is the caller's.
  */
+static void log_sync_round_locked(struct vc_log *log) VC_REQUIRES(log->lock);
 static void log_sync_round_locked(struct vc_log *log)
 {
 	struct vc_done *done;
@@ -558,8 +561,6 @@ static void log_sync_round_locked(struct vc_log *log)
 		log_sync_once_locked(log);
 	log->syncing = false;
 	done = log_take_flushes_locked(log);
-	if (log->flushes || log->stopping)
-		vc_cond_signal(&log->sync_cond);
 	durable = log->durable_lsn;
 	failed = log->failed;
 	vc_mutex_unlock(&log->lock);
@@ -567,6 +568,21 @@ static void log_sync_round_locked(struct vc_log *log)
 	if (failed && log->p.space)
 		log->p.space(log->p.ctx);
 	vc_mutex_lock(&log->lock);
+}
+
+/* Rounds that a thread makes which has other things to do: waking the sync thread for each would cost as much as the sync. */
+#define LOG_ROUNDS_MAX 4
+
+/* The flushes of this thread, and what comes meanwhile for a while; the rest is the sync thread's. */
+static void log_sync_rounds_locked(struct vc_log *log)
+{
+	unsigned int n = 0;
+
+	do
+		log_sync_round_locked(log);
+	while (++n < LOG_ROUNDS_MAX && log->flushes && !log->syncing && !log->failed && log->flushes->at <= log->written_lsn);
+	if ((log->flushes || log->stopping) && !log->syncing)
+		vc_cond_signal(&log->sync_cond);
 }
 
 /*

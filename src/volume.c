@@ -122,7 +122,7 @@ int vc_volume_flush(struct vc_inode *inode, bool may_sync, struct vc_done *done)
 {
 	struct vc_pool *pool = vol_pool(inode);
 
-	vc_log_flush(pool->log, 0, may_sync, done);
+	vc_log_flush(pool->log, VC_LOG_COMPLETED, may_sync, done);
 	return 0;
 }
 

@@ -6,7 +6,6 @@
 #include "config.h"
 #include "unit.h"
 
-#include <sched.h>
 #include <stdlib.h>
 
 #include "checksum.h"
@@ -367,6 +366,47 @@ static void test_one_sync_at_a_time(void **state VC_UNUSED)
 	expect_after_power_cut(1);
 }
 
+#define LATE 100u
+static struct vc_wait late[LATE];
+static unsigned nlate;
+static _Thread_local bool syncs_himself;
+
+/* Each sync of his is overtaken by a record and a flush of it. */
+static int datasync_then_flush_more(struct vc_file *file)
+{
+	int r = real_ops->datasync(file);
+
+	if (syncs_himself && nlate < LATE) {
+		uint64_t lsn = fix_log_append(&fix, 96);
+
+		vc_wait_init(&late[nlate]);
+		vc_log_flush(fix.log, lsn, false, &late[nlate++].done);
+	}
+	return r;
+}
+
+/* Who syncs for himself goes on for those who come meanwhile, not for ever, and leaves nobody behind. */
+static void test_flushes_without_end(void **state VC_UNUSED)
+{
+	struct vc_wait own;
+
+	hook_datasync(datasync_then_flush_more);
+	expect_open(0);
+	fix_log_append(&fix, 96);
+	nlate = 0;
+	vc_wait_init(&own);
+	syncs_himself = true;
+	vc_log_flush(fix.log, VC_LOG_COMPLETED, true, &own.done);
+	syncs_himself = false;
+	assert_int_equal(vc_wait_for(&own), 0);
+	assert_in_range(nlate, 2, LATE - 1);
+	for (unsigned i = 0; i < nlate; i++)
+		assert_int_equal(vc_wait_for(&late[i]), 0);
+	fix_log_close(&fix, false);
+	vc_sim_io(sim)->ops = real_ops;
+	expect_after_power_cut(1 + nlate);
+}
+
 static int refuse_sync(void *ctx VC_UNUSED) { return -EIO; }
 
 /* What must be on the disk before the log could not be brought there: the log is not synced either. */
@@ -455,6 +495,7 @@ int main(void)
 		TEST(test_same_place_twice),
 		TEST(test_write_behind_sync),
 		TEST(test_one_sync_at_a_time),
+		TEST(test_flushes_without_end),
 		TEST(test_nothing_before_before_sync),
 		TEST(test_killed_before_name_is_synced),
 		TEST(test_unsynced_segment_goes),
