@@ -3,11 +3,16 @@
 
     device-errors.py write LEDGER QMP KIND    write and sync; somewhere on the way the disk begins to fail; go on for a while
     device-errors.py read LEDGER QMP KIND     read all, right or EIO; somewhere on the way the disk begins to fail
+    device-errors.py bad-sectors LEDGER QMP N [FILES] from now on N sectors cannot be read, somewhere in the pool's FILES (chunk, meta, ...)
+    device-errors.py bad-disk LEDGER QMP      from now on nothing can be read
+    device-errors.py look LEDGER [some]       read all, right or EIO; "some" of it must be EIO, and not all
     device-errors.py verify LEDGER            the disk is good again: everything acknowledged is there, and a prefix of the rest
 
 There is one image and one writer. Each write of a unit has a number, which is in the unit together with where it lies. So the image tells
 which write was the last one, and must then be what all up to that one make (D1, D2).
 """
+import array
+import fcntl
 import json
 import mmap
 import pickle
@@ -29,10 +34,32 @@ RULES = {
     "write-space": dict(iotype="write", errno=errno.ENOSPC),
     "read": dict(iotype="read", errno=errno.EIO),
 }
+FIEMAP = 0xC020660B  # FS_IOC_FIEMAP of linux/fs.h: header of 32 bytes, extents of 56
+SECTOR = 512
 SURE = ("flush-once", "flush", "flush-space", "write", "write-space")  # a sync must tell
 
 
-def break_disk(qmp, kind):
+def sectors_of(name):
+    """Where the bytes of a file lie on the disk: (sector of the disk, number of sectors) for each extent that was written."""
+    with open(name, "rb") as f:
+        request = array.array("B", struct.pack("<QQIIII", 0, 2**64 - 1, 0, 0, 200, 0) + bytes(200 * 56))
+        fcntl.ioctl(f, FIEMAP, request)
+        n = struct.unpack_from("<I", request, 20)[0]
+        extents = [struct.unpack_from("<QQQQQI", request, 32 + 56 * i) for i in range(n)]
+    return [(physical // SECTOR, length // SECTOR) for _, physical, length, _, _, flags in extents if not flags & 0x80e]
+
+
+def some_sectors(rng, n, part):
+    """Sectors of files of the pool."""
+    pool = os.environ["POOL"]
+    files = [os.path.join(top, name) for top, _, names in os.walk(os.path.join(pool, part)) for name in names]
+    extents = [(name, *e) for name in files for e in sectors_of(name)]
+    chosen = [(name, first + rng.randrange(length)) for name, first, length in rng.choices(extents, k=n)]
+    print(f"{n} sectors cannot be read: in {', '.join(sorted({os.path.relpath(name, pool) for name, _ in chosen}))}")
+    return [sector for _, sector in chosen]
+
+
+def break_disk(qmp, *rules):
     """From now on the disk is one that fails like that."""
     s = socket.socket(socket.AF_UNIX)
     s.connect(qmp)
@@ -40,7 +67,7 @@ def break_disk(qmp, kind):
     f.readline()
     for name, arguments in (
             ("qmp_capabilities", {}),
-            ("blockdev-add", {"driver": "blkdebug", "node-name": "bad", "image": "image", "inject-error": [dict(RULES[kind], event="none")]}),
+            ("blockdev-add", {"driver": "blkdebug", "node-name": "bad", "image": "image", "inject-error": [dict(rule, event="none") for rule in rules]}),
             ("blockdev-reopen", {"options": [{"driver": "raw", "node-name": "top", "file": "bad"}]})):
         f.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
         f.flush()
@@ -126,7 +153,7 @@ class Guest:
         os.ftruncate(fd, UNITS * UNIT)
         for _ in range(self.rng.randrange(50, 400)):
             check(self.step(fd), "refused while the disk was good")
-        break_disk(qmp, kind)
+        break_disk(qmp, RULES[kind])
         results = [self.step(fd) for _ in range(AFTER)]
         if not self.failed_sync:
             try:
@@ -166,10 +193,27 @@ class Guest:
 
     def read(self, qmp, kind):
         fd = self.open(os.O_RDWR)
-        break_disk(qmp, kind)
+        break_disk(qmp, RULES[kind])
         errors = self.look(fd)
         check(errors > 0, "every read succeeded")
         print(f"{kind}: {errors} units not readable, none wrong")
+
+    def bad_disk(self, qmp):
+        break_disk(qmp, RULES["read"])
+
+    def bad_sectors(self, qmp, n, part=""):
+        break_disk(qmp, *[dict(RULES["read"], sector=sector) for sector in some_sectors(self.rng, int(n), part)])
+
+    def look_only(self, some=None):
+        try:
+            fd = self.open(os.O_RDONLY)
+        except OSError as e:
+            same(e.errno, errno.EIO, "open")
+            print("the image cannot be opened")
+            return
+        errors = self.look(fd)
+        print(f"{errors} units not readable, none wrong")
+        check(not some or 0 < errors < UNITS, "some should be not readable, and not all")
 
     def verify(self):
         found = []
@@ -192,7 +236,8 @@ class Guest:
 def main():
     what, ledger, *args = sys.argv[1:]
     guest = Guest(ledger, random.Random(f"{os.environ['VC_TEST_SEED']} {what} {args[1:]} {os.environ['ROUND']}"))
-    {"write": guest.work, "read": guest.read, "verify": guest.verify}[what](*args)
+    {"write": guest.work, "read": guest.read, "verify": guest.verify, "look": guest.look_only,
+     "bad-disk": guest.bad_disk, "bad-sectors": guest.bad_sectors}[what](*args)
 
 
 main()

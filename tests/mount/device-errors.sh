@@ -73,6 +73,50 @@ fails_to_read() {
 	stop_disk
 }
 
+# Mounts and reads what there is, or says which file it could not read; in any case it ends by itself.
+opens_or_tells() {
+	local status=0 deadline=$((SECONDS + 60))
+
+	: >"$LOG"
+	"$VCLONEFS" -f -o allow_other,cache=4M "$POOL" "$MNT" >>"$LOG" 2>&1 &
+	daemon_pid=$!
+	until mountpoint -q "$MNT"; do
+		kill -0 "$daemon_pid" 2>/dev/null || break
+		[ $SECONDS -lt $deadline ] || fail "neither mounted nor ended"
+		sleep 0.05
+	done
+	if mountpoint -q "$MNT"; then
+		guest look
+		end_daemon
+		return
+	fi
+	wait "$daemon_pid" || status=$?
+	daemon_pid=
+	[ $status -ge 1 ] && [ $status -lt 128 ] || fail "the daemon ended with status $status: $(cat "$LOG")"
+	grep -q "$POOL" "$LOG" || fail "no message names the file: $(cat "$LOG")"
+	echo "not opened: $(head -n 1 "$LOG" | sed "s|$TEST_DIR/||g")"
+}
+
+# cannot_open DIR bad-disk|bad-sectors [N]: while a pool is opened; what the kernel has not in memory cannot be read.
+cannot_open() {
+	start_disk "$1"
+	guest "$2" "$1/qmp" "${@:3}"
+	opens_or_tells
+	stop_disk
+}
+
+# cannot_read_some DIR: sectors of chunk files, of which nothing is in memory.
+cannot_read_some() {
+	start_disk "$1"
+	mount_pool cache=4M
+	guest bad-sectors "$1/qmp" 60 chunk
+	: >"$LOG"
+	guest look some
+	grep -q 'image [0-9]*, offset [0-9]*' "$LOG" || fail "no message names image and offset"
+	end_daemon
+	stop_disk
+}
+
 # fails_to_write DIR KIND
 fails_to_write() {
 	start_disk "$1"
@@ -114,6 +158,9 @@ one_system() {
 		fails_to_write "$dir" "$kind"
 		good_again "$dir"
 		fails_to_read "$dir"
+		cannot_read_some "$dir"
+		cannot_open "$dir" bad-sectors 1
+		[ $round -gt 1 ] || cannot_open "$dir" bad-disk
 	done
 	good_again "$dir"
 	rm -rf --one-file-system "$dir"
@@ -137,7 +184,7 @@ qemu-storage-daemon --daemonize --pidfile "$TEST_DIR/pid" --blockdev driver=null
 	--blockdev driver=blkdebug,node-name=bad,image=null >>"$LOG" 2>&1 || skip "qemu-storage-daemon has no blkdebug: $(tail -n 1 "$LOG")"
 kill -TERM "$(cat "$TEST_DIR/pid")"
 setup_seed
-export MNT
+export MNT POOL
 for type in ${VC_DEVICE_FS:-ext4 xfs}; do
 	one_system
 done
