@@ -369,8 +369,10 @@ static void test_map_full(void **state VC_UNUSED)
 {
 	struct vc_pool_options small = { .destage_ms = ENGINE_DESTAGE_NEVER, .meta_map_size = UINT64_C(64) * 4096 };
 	struct vc_inode *root, *kept;
+	unsigned made = 0;
 	char name[32];
 	struct full f;
+	int r = 0;
 
 	full_init(&f, vc_unit_seed());
 	full_fill(&f, "kept", LOGGED, 30 * LOGGED);
@@ -379,10 +381,13 @@ static void test_map_full(void **state VC_UNUSED)
 	assert_int_equal(vc_pool_open(vc_sim_io(f.sim), "/pool", &small, &f.pool), 0);
 	root = engine_root(f.pool);
 	kept = engine_lookup(root, "kept");
-	for (unsigned i = 0; i < MAP_FULL_CALLS; i++) {
-		snprintf(name, sizeof(name), "clone-%u-", i);
-		assert_int_equal(engine_clone_many(kept, root, MAP_FULL_CLONES, name), 0);
+	for (; made < MAP_FULL_CALLS && r == 0; made += r == 0) {
+		snprintf(name, sizeof(name), "clone-%u-", made);
+		r = engine_clone_many(kept, root, MAP_FULL_CLONES, name);
 	}
+	if (r < 0) /* a checkpoint by itself has met the end of the map: names are refused in time */
+		assert_int_equal(r, -ENOSPC);
+	assert_true(made > 0);
 	assert_int_equal(engine_task(f.pool, VC_TASK_DESTAGE), -ENOSPC);
 	assert_int_equal(engine_unlink(root, "clone-0-0"), 0);
 	assert_int_equal(engine_write(kept, "x", 1, 0, 0), -ENOSPC);
@@ -392,7 +397,7 @@ static void test_map_full(void **state VC_UNUSED)
 	full_open(&f);
 	assert_int_equal(engine_task(f.pool, VC_TASK_DESTAGE), 0);
 	root = engine_root(f.pool);
-	for (unsigned i = 1; i < MAP_FULL_CALLS * MAP_FULL_CLONES; i++) {
+	for (unsigned i = 1; i < made * MAP_FULL_CLONES; i++) {
 		snprintf(name, sizeof(name), "clone-%u-%u", i / MAP_FULL_CLONES, i % MAP_FULL_CLONES);
 		assert_int_equal(engine_unlink(root, name), 0);
 	}
