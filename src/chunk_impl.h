@@ -26,7 +26,7 @@
 /* One write of a gathering stream: large enough for a disk, small enough to hold per stream. */
 #define VC_CHUNK_GATHER (1u << 20)
 #define VC_CHUNK_SIZE_MAX (sizeof(struct vc_disk_chunk) + VC_CHUNK_BLOCKS_MAX * VC_BLOCK_SIZE)
-/* Chunks that were missed are remembered, a place for each 512 bytes of cache: 32 times as many chunks of 16 KiB as the cache holds. */
+/* Chunks that were missed are remembered, a place for each 512 bytes of cache: 32 times as many chunks of 16 KiB as it holds, 16 at 256 MiB. */
 #define VC_CHUNK_MISSED_BITS_MIN 10
 #define VC_CHUNK_MISSED_BITS_MAX 18 /* 1 MiB */
 #define VC_CHUNK_MISSED_PLACE 512u

@@ -172,9 +172,11 @@ static int mark_all(struct vc_clean *c, bool tolerant)
 
 int vc_clean_mark(struct vc_clean *c)
 {
+	uint64_t ahead = 0;
 	int r = 0;
 
-	vc_meta_read_ahead(c->pool->meta);
+	while (vc_meta_read_ahead(c->pool->meta, &ahead) && !vc_clean_must_stop(c))
+		;
 	for (size_t i = 0; i < c->nimages && r == 0; i++) {
 		uint64_t root = c->images[i].root.id;
 

@@ -8,7 +8,7 @@
  *
  * A record is reserved (gets its LSN, its address and its section), filled by the caller without any lock, and submitted. The
  * last one to submit into the batch at the head writes it, in order, into the page cache and calls the completions: no
- * thread is woken for a plain write. A flush is a request to the sync thread, which syncs once for all that wait.
+ * thread is woken for a plain write. A flush is synced by who asks, or by the sync thread, once for all that wait.
  *
  * A section is a run of whole segments whose records are destaged together. vc_log_cut ends the current one at once;
  * released sections give their segments back in order.
@@ -55,7 +55,7 @@ struct vc_log_params {
 	uint64_t segment_size;
 	uint32_t nsegments;
 	uint32_t use_segments; /* so many are made at most; 0: nsegments. Those that are there already are used in any case */
-	/* Makes durable what records name outside the log; called by the sync thread before it syncs the log. May be NULL. */
+	/* Makes durable what records name outside the log; called by whoever syncs the log, before that. May be NULL. */
 	int (*before_sync)(void *ctx);
 	/* Log space became free: parked requests may be admitted. Called without locks held, from any thread. */
 	void (*space)(void *ctx);
@@ -127,7 +127,10 @@ void vc_log_applied(struct vc_log *log, struct vc_log_section *section);
  */
 void vc_log_submit(struct vc_log *log, const struct vc_log_slot *slot, bool durable, struct vc_done *done);
 
-/** For vc_log_flush: all records whose submitter has been told, or is being told, that they are written. */
+/**
+ * For vc_log_flush: all records whose submitter has been told, or is being told, that they are written. Not those that somebody may have
+ * seen in memory and that are still to be written.
+ */
 #define VC_LOG_COMPLETED UINT64_MAX
 /**
  * `done` when all records up to lsn are on stable storage. lsn 0: all that are assigned now. may_sync: the calling thread may sync, when nobody

@@ -450,7 +450,7 @@ void vc_log_flush(struct vc_log *log, uint64_t lsn, bool may_sync, struct vc_don
 	if (lsn == 0)
 		lsn = log->last_lsn;
 	else if (lsn == VC_LOG_COMPLETED)
-		lsn = log->written_lsn;
+		lsn = log->failed ? log->last_lsn : log->written_lsn; /* what could not be written counts as well */
 	now = lsn <= log->durable_lsn || log->failed;
 	if (lsn > log->durable_lsn && log->failed)
 		r = -EIO;
@@ -476,7 +476,7 @@ int vc_log_flush_wait(struct vc_log *log, uint64_t lsn)
 
 /* ---- the sync thread ---- */
 
-/* Sync every segment written since the last time; only this thread does. Files stay: a segment is not released unsynced. */
+/* Sync every segment written since the last time; only who has the role does. Files stay: a segment is not released unsynced. */
 static int log_sync_segments(struct vc_log *log, const bool *dirty)
 {
 	int r = 0;
@@ -495,7 +495,7 @@ static void log_take_dirty_locked(struct vc_log *log, bool *dirty)
 	}
 }
 
-/* Flushes up to `lsn` leave the queue (all of them once the log failed), in order. */
+/* Flushes of what is durable leave the queue (all of them once the log failed), in order. */
 static struct vc_done *log_take_flushes_locked(struct vc_log *log)
 {
 	struct vc_done **at = &log->flushes, *taken = NULL, **tail = &taken;

@@ -11,7 +11,7 @@
  *   M1  No byte of a value leaves this file before its checksum matched; what leaves is a copy, and the copy is what was verified.
  *   M2  LMDB never maps a file that vc_meta_check_file refused, and never follows pages of one that vc_meta_walk refused.
  *   M3  A read transaction is either with one caller or, reset, in the pool; a reset one pins no snapshot.
- *   M4  After a failed commit (`failed`) no write transaction begins again. Lack of space is no such failure: the pages that were
+ *   M4  After a failed commit (`failed`) no write transaction begins again. Lack of space is no such failure, nor lack of memory before it began: the pages that were
  *       written, and perhaps not synced, belong to a transaction that never was, and the next one writes all of its own.
  *   M5  LMDB is called in guarded functions only (meta_guard.c); once the store is `broken` it is not called at all.
  *   M6  When the meta page itself could not be written, LMDB refuses its environment from then on, readers included. A read
@@ -474,7 +474,7 @@ static int commit_failed(struct vc_meta *meta, int rc)
 		atomic_store(&meta->failed, true);
 	if (lost)
 		atomic_store(&meta->lost, true);
-	return lost && r == -ENOSPC ? -EIO : r;
+	return atomic_load(&meta->failed) && (r == -ENOSPC || r == -ENOMEM) ? -EIO : r;
 }
 
 /* Everything but the commit itself: what it writes at the end, and what readers need should it fail. */
@@ -488,7 +488,7 @@ static int commit_prepare(struct vc_meta_txn *txn)
 	if (!rc)
 		return 0;
 	r = vc_meta_failed(meta->path, "commit", rc);
-	if (r != -ENOSPC)
+	if (r != -ENOSPC && r != -ENOMEM)
 		atomic_store(&meta->failed, true);
 	return r;
 }

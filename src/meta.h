@@ -73,8 +73,8 @@ int vc_meta_write_begin_room(struct vc_meta *meta, uint64_t npages, struct vc_me
 /** End a read transaction, or abort a write transaction. NULL is ignored. */
 void vc_meta_end(struct vc_meta_txn *txn);
 /**
- * Commit with LMDB's own sync. The transaction is gone whatever the result. -ENOSPC (also for a quota and a full map): nothing has happened, the
- * same may be tried again. After any other failure: -EROFS for every later write; reads go on.
+ * Commit with LMDB's own sync. The transaction is gone whatever the result. -ENOSPC (also for a quota and a full map), -ENOMEM: nothing has
+ * happened, the same may be tried again. After any other failure: -EROFS for every later write; reads go on.
  */
 int vc_meta_commit(struct vc_meta_txn *txn) VC_MUST_CHECK;
 
@@ -118,7 +118,10 @@ struct vc_meta_scrub {
 int vc_meta_scrub(struct vc_meta *meta, const struct vc_meta_scrub *scrub) VC_MUST_CHECK;
 
 int vc_meta_stats(struct vc_meta *meta, struct vc_meta_stats *ret) VC_MUST_CHECK;
-/** Most of the store will be read soon, in whatever order: a hint. Takes what reading the file in sequence takes at most. */
-void vc_meta_read_ahead(struct vc_meta *meta);
+/**
+ * Most of the store will be read soon, in whatever order: asks the device for the piece of the file at *at (0 to begin with) and moves it on. False:
+ * there is no more, or the file is too large for that. A hint; may wait for the device's queue. Any thread.
+ */
+bool vc_meta_read_ahead(struct vc_meta *meta, uint64_t *at);
 
 #endif

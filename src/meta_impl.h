@@ -87,8 +87,8 @@ int vc_meta_env_databases(const char *path, MDB_env *env, bool create, MDB_dbi *
 
 /* ---- meta_ahead.c ---- */
 
-/** The first `bytes` of the file will be read soon, in whatever order. Nothing is asked for when that would fill too much of the memory. */
-void vc_meta_ask_ahead(int fd, uint64_t bytes);
+/** As vc_meta_read_ahead, of the first `bytes` of a file. */
+bool vc_meta_ask_ahead(int fd, uint64_t bytes, uint64_t *at);
 
 /* ---- meta_guard.c ---- */
 

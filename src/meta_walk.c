@@ -393,6 +393,7 @@ static int walk_all(struct walk *w)
 {
 	struct walk_tree main = { .kind = WALK_MAIN }, free_list = { .kind = WALK_FREE };
 	struct lmdb_meta meta;
+	uint64_t ahead = 0;
 	int r;
 
 	memset(&meta, 0, sizeof(meta));
@@ -400,8 +401,8 @@ static int walk_all(struct walk *w)
 	if (r != 0)
 		return r;
 	w->last_page = meta.last_page;
-	if (!w->o->direct)
-		vc_meta_ask_ahead(w->fd, (meta.last_page + 1) * w->page_size);
+	while (!w->o->direct && vc_meta_ask_ahead(w->fd, (meta.last_page + 1) * w->page_size, &ahead))
+		;
 	w->used = calloc(meta.last_page / 64 + 1, sizeof(*w->used));
 	if (!w->used)
 		return -ENOMEM;

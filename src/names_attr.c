@@ -69,6 +69,7 @@ int vc_names_readlink(struct vc_inode *inode, char *buf, size_t len)
 /* ---- changing one inode: one record, not urgent ---- */
 
 /* A record whose rows were built for the inode's present state; admitted. The inode lock is held on entry and released. */
+static int attr_log(struct vc_inode *inode, struct vc_record *rec) VC_RELEASES(inode->lock);
 static int attr_log(struct vc_inode *inode, struct vc_record *rec)
 {
 	struct vc_pool *pool = vol_pool(inode);

@@ -385,9 +385,11 @@ int vc_salvage(struct rebuild *rb, bool with_log)
 		r = images_salvage(&s);
 	if (r == 0 && with_log)
 		r = log_read(rb, &log, log_record, &s);
-	rb->state.checkpoint_lsn = vc_le64_of(log.first_lsn - 1);
-	rb->state.log_first_seq = vc_le64_of(log.seq);
 	free(s.chunks);
 	free(s.seen.inodes);
-	return r < 0 ? r : rebuild_commit(rb);
+	if (r < 0)
+		return r;
+	rb->state.checkpoint_lsn = vc_le64_of(log.first_lsn - 1);
+	rb->state.log_first_seq = vc_le64_of(log.seq);
+	return rebuild_commit(rb);
 }

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,22 +51,81 @@ static void pass_init(void *userdata, struct fuse_conn_info *conn)
 	conn->congestion_threshold = 192;
 }
 
-/* A node is the descriptor of its file, plus one (1 is the root). The program lives for a few files: none is ever forgotten. */
-static int node_fd(fuse_ino_t ino) { return ino == FUSE_ROOT_ID ? directory : (int)ino - 2; }
+/* A file that the kernel knows; its address is the number of the node. */
+struct node {
+	struct node *next;
+	ino_t ino;         /* of the file */
+	int fd;
+	uint64_t nlookup;  /* lock */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct node *nodes; /* lock */
+
+static int node_fd(fuse_ino_t ino) { return ino == FUSE_ROOT_ID ? directory : ((struct node *)(uintptr_t)ino)->fd; }
+
+/* Counted for the kernel. NULL, with errno. */
+static struct node *node_find(const char *name, struct stat *st)
+{
+	struct node *n;
+
+	if (fstatat(directory, name, st, AT_SYMLINK_NOFOLLOW) < 0)
+		return NULL;
+	for (n = nodes; n && n->ino != st->st_ino; n = n->next)
+		;
+	if (!n) {
+		n = calloc(1, sizeof(*n));
+		if (!n)
+			return NULL;
+		n->ino = st->st_ino;
+		n->fd = openat(directory, name, O_RDWR | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+		if (n->fd < 0) {
+			free(n);
+			return NULL;
+		}
+		n->next = nodes;
+		nodes = n;
+	}
+	n->nlookup++;
+	return n;
+}
 
 static void pass_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param e = { .attr_timeout = 1.0, .entry_timeout = 0 };
-	int fd = openat(directory, name, O_RDWR | O_DIRECT | O_CLOEXEC);
+	struct node *n;
+	int error;
 
 	(void)parent;
-	if (fd < 0 || fstat(fd, &e.attr) < 0) {
-		fuse_reply_err(req, errno);
+	pthread_mutex_lock(&lock);
+	n = node_find(name, &e.attr);
+	error = errno;
+	pthread_mutex_unlock(&lock);
+	if (!n) {
+		fuse_reply_err(req, error);
 		return;
 	}
-	e.ino = (fuse_ino_t)fd + 2;
-	e.attr.st_ino = e.ino;
+	e.ino = (uintptr_t)n;
 	fuse_reply_entry(req, &e);
+}
+
+static void pass_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	struct node **at = &nodes, *n = (struct node *)(uintptr_t)ino;
+
+	fuse_reply_none(req);
+	if (ino == FUSE_ROOT_ID)
+		return;
+	pthread_mutex_lock(&lock);
+	n->nlookup -= nlookup;
+	while (n->nlookup == 0 && *at != n)
+		at = &(*at)->next;
+	if (n->nlookup == 0) {
+		*at = n->next;
+		close(n->fd);
+		free(n);
+	}
+	pthread_mutex_unlock(&lock);
 }
 
 static void pass_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -77,7 +137,6 @@ static void pass_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 		fuse_reply_err(req, errno);
 		return;
 	}
-	st.st_ino = ino;
 	fuse_reply_attr(req, &st, 1.0);
 }
 
@@ -129,6 +188,7 @@ static void pass_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse
 static const struct fuse_lowlevel_ops pass_ops = {
 	.init = pass_init,
 	.lookup = pass_lookup,
+	.forget = pass_forget,
 	.getattr = pass_getattr,
 	.open = pass_open,
 	.read = pass_read,

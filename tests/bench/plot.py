@@ -6,7 +6,7 @@ from html import escape
 
 from results import human
 
-COLOURS = ("#1f77b4", "#7f7f7f", "#2ca02c", "#98a830", "#d9822b", "#b5446e")
+COLOURS = ("#1f77b4", "#7f7f7f", "#2ca02c", "#98a830", "#d9822b", "#b5446e", "#7b5ea7")
 STYLE = ("<style>text{font:12px sans-serif;fill:#222}.t{font-weight:bold}.s{font-size:10px}.f{fill:none;stroke:#999}"
          ".bg{fill:#fff}@media(prefers-color-scheme:dark){text{fill:#ddd}.bg{fill:#1b1b1b}}</style>")
 PANEL_W, PANEL_H = 430, 190

@@ -52,8 +52,12 @@ class ReadRandom(Cold):
     )
 
     def prepare(self, system):
-        for name in ("sib-a", "sib-b"):
+        for name in self.siblings(system):
             system.clone("golden", name)
+
+    @staticmethod
+    def siblings(system):
+        return ("sib-a", "sib-b") if system.name in PEERS else ("sib-a",)
 
     def measure(self, system, rep):
         numbers = int(self.config.read_numbers)
@@ -71,7 +75,7 @@ class ReadRandom(Cold):
             self.add(row, system, result["iops"], p99_us=result["p99_us"], **cost)
 
     def finish(self, system):
-        for name in ("sib-a", "sib-b"):
+        for name in self.siblings(system):
             system.delete(name)
         system.settle()
 

@@ -100,29 +100,27 @@ class Raw(System):
 
 
 class PassThrough(Raw):
-    """What any FUSE file system can reach at most."""
+    """What FUSE alone costs."""
     name = "fuse"
     title = "raw through FUSE"
     settings = ("the same files through a FUSE server that only hands requests on (tests/bench/bench_fuse.c; 16 threads): what "
-                "any FUSE file system can reach at most when it reads and writes the very same bytes")
+                "a FUSE file system can reach that does the very same I/O")
 
     def __init__(self, bench):
         super().__init__(bench)
         self.point = bench.work.path("fuse-mount")
+        self.daemon = None
 
     def start(self):
         super().start()
         os.mkdir(self.point)
-        program = os.path.join(self.bench.build, "tests/bench/bench_fuse")
-        if not os.access(program, os.X_OK):
-            raise NotMeasured("tests/bench/bench_fuse is not built")
-        self.daemon = self.work.start(program, self.dir, self.point)
+        self.daemon = self.work.start(os.path.join(self.bench.build, "tests/bench/bench_fuse"), self.dir, self.point)
         self.work.wait_mounted(self.daemon, self.point)
 
     def stop(self):
         if is_mounted(self.point):
             unmount(self.point)
-        if getattr(self, "daemon", None):
+        if self.daemon:
             self.work.stop(self.daemon)
 
     def file(self, name):

@@ -95,7 +95,7 @@ static bool wait_all(const struct shared *shared, const pid_t *pids, unsigned n)
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 			continue;
 		if (ok)
-			printf("failed in world %llu; repeat with VC_TEST_WORLD=%llu and the same VC_TEST_SEED (status %#x)\n",
+			printf("failed in world %llu; repeat with VC_TEST_WORLD=%llu and the same VC_TEST_SEED and VC_TEST_PART (status %#x)\n",
 			       (unsigned long long)shared->world[i], (unsigned long long)shared->world[i], (unsigned)status);
 		for (unsigned k = 0; ok && k < n; k++)
 			if (k != i)

@@ -6,6 +6,7 @@
 #include "config.h"
 #include "unit.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 #include "checksum.h"
