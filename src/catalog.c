@@ -424,6 +424,7 @@ static void apply_counter(atomic_ulong *counter, uint64_t seen)
 }
 
 /* The caller holds the inode's lock when it exists already; a new one nobody else knows yet, so nobody can contend for it. */
+VC_NO_ANALYSIS
 static int apply_inode_put(struct vc_catalog *cat, struct vc_slice *slice, uint64_t ino, const void *value, size_t len)
 {
 	struct vc_inode_fields f;

@@ -32,6 +32,7 @@ struct vc_workers {
 };
 
 /* Do one piece of the job, which has one left. The lock is given up meanwhile. */
+static void work_piece_locked(struct vc_workers *workers, struct work_job *job) VC_REQUIRES(workers->lock);
 static void work_piece_locked(struct vc_workers *workers, struct work_job *job)
 {
 	size_t i = job->next++;
