@@ -3,7 +3,8 @@
 """report.py: one result of bench.py or scale.py as Markdown, for doc/PERFORMANCE.md.
 
 usage: report.py RESULT.json [RESULT.json ...]                print
-       report.py --into doc/PERFORMANCE.md RESULT.json [...]  replace what stands between the marks of that file
+       report.py --into doc/PERFORMANCE.md RESULT.json [...]  replace what stands between the marks of that file; with --add: put
+                                                              it behind what stands there
 
 The marks are the lines <!-- figures --> and <!-- end of figures -->. Nothing is computed here that is not in the JSON.
 """
@@ -109,6 +110,7 @@ def render(path):
 def main():
     p = argparse.ArgumentParser(description="A benchmark's result as Markdown.")
     p.add_argument("--into", metavar="FILE", help="replace the figures in this file")
+    p.add_argument("--add", action="store_true", help="with --into: keep the figures that are there, these come behind them")
     p.add_argument("results", nargs="+")
     options = p.parse_args()
     text = "\n\n".join(render(r) for r in options.results)
@@ -120,8 +122,9 @@ def main():
     if old.count(BEGIN) != 1 or old.count(END) != 1:
         print(f"report: {options.into} has no marks {BEGIN} and {END}", file=sys.stderr)
         return 1
+    keep = old.index(END) if options.add else old.index(BEGIN) + len(BEGIN)
     with open(options.into, "w") as f:
-        f.write(old[:old.index(BEGIN) + len(BEGIN)] + "\n\n" + text + "\n\n" + old[old.index(END):])
+        f.write(old[:keep].rstrip() + "\n\n" + text + "\n\n" + old[old.index(END):])
     return 0
 
 
