@@ -55,7 +55,7 @@ static int chunk_add(struct check *c, uint64_t entry, uint64_t ino, uint64_t lba
 	struct check_chunk *chunk;
 
 	if ((c->nchunk_set + 1) * 4 > c->chunk_set_size * 3) {
-		size_t size = c->chunk_set_size ? c->chunk_set_size * 2 : 4096;
+		size_t size = c->chunk_set_size ? c->chunk_set_size * 2 : 256;
 		struct check_chunk *table = calloc(size, sizeof(*table));
 
 		if (!table)
@@ -258,28 +258,36 @@ static int chunk_compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* In the order they lie on disk; free places sort first. */
+/* In the order they lie on disk, at the beginning of what is a hash table no longer. */
+static void chunks_sort(struct check *c)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->chunk_set_size; i++)
+		if (c->chunk_set[i].entry)
+			c->chunk_set[n++] = c->chunk_set[i];
+	c->chunk_set_size = n;
+	if (n)
+		qsort(c->chunk_set, n, sizeof(*c->chunk_set), chunk_compare);
+}
+
 int check_data(struct check *c)
 {
 	uint8_t block[VC_BLOCK_SIZE];
-	uint64_t done = 0;
 	int r = 0;
 
-	if (c->chunk_set_size)
-		qsort(c->chunk_set, c->chunk_set_size, sizeof(*c->chunk_set), chunk_compare);
+	chunks_sort(c);
 	for (size_t i = 0; i < c->chunk_set_size && r == 0; i++) {
 		const struct check_chunk *chunk = &c->chunk_set[i];
 
-		if (!chunk->entry)
-			continue;
 		r = vc_chunk_read(c->chunks, chunk->entry + chunk->last, 1, block);
 		if (r < 0 && r != -ENOMEM) {
 			check_found(c, "image %llu, offset %llu: its data in segment %llu at %u cannot be read", ULL(chunk->ino),
 				    ULL(chunk->lba * VC_BLOCK_SIZE), ULL(vc_entry_segno(chunk->entry)), vc_entry_offset(chunk->entry));
 			r = 0;
 		}
-		if (c->o->progress && ++done % 256 == 0)
-			c->o->progress(c->o->ctx, "chunks", done, c->nchunk_set);
+		if (c->o->progress && (i + 1) % 256 == 0)
+			c->o->progress(c->o->ctx, "chunks", i + 1, c->nchunk_set);
 	}
 	return r;
 }

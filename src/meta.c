@@ -474,7 +474,7 @@ static int commit_failed(struct vc_meta *meta, int rc)
 		atomic_store(&meta->failed, true);
 	if (lost)
 		atomic_store(&meta->lost, true);
-	return atomic_load(&meta->failed) && (r == -ENOSPC || r == -ENOMEM) ? -EIO : r;
+	return lost && r == -ENOSPC ? -EIO : r;
 }
 
 /* Everything but the commit itself: what it writes at the end, and what readers need should it fail. */

@@ -74,7 +74,8 @@ int vc_meta_write_begin_room(struct vc_meta *meta, uint64_t npages, struct vc_me
 void vc_meta_end(struct vc_meta_txn *txn);
 /**
  * Commit with LMDB's own sync. The transaction is gone whatever the result. -ENOSPC (also for a quota and a full map), -ENOMEM: nothing has
- * happened, the same may be tried again. After any other failure: -EROFS for every later write; reads go on.
+ * happened, the same may be tried again; when memory ran out within the commit, the next writer is told -EROFS. After any other failure: -EROFS
+ * for every later write; reads go on.
  */
 int vc_meta_commit(struct vc_meta_txn *txn) VC_MUST_CHECK;
 
