@@ -11,6 +11,10 @@
 #include <unistd.h>
 #include "lock.h"
 
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wthread-safety-analysis" /* misuse is what is tested */
+#endif
+
 #define NTHREADS 4
 #define NROUNDS 20000
 
