@@ -18,16 +18,19 @@
 /* Of the machine's memory: a file that is larger would drive out what others need, and itself before it is used. */
 #define AHEAD_PART 4u
 #define AHEAD_STEP (128u << 10)
+/* Of one call of ours. */
+#define AHEAD_PIECE (8u << 20)
 
 bool vc_meta_ask_ahead(int fd, uint64_t bytes, uint64_t *at)
 {
 	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+	uint64_t end = VC_MIN(*at + AHEAD_PIECE, bytes);
 
 	if (*at >= bytes || pages <= 0 || size <= 0 || bytes > (uint64_t)pages / AHEAD_PART * (uint64_t)size)
 		return false;
-	if (posix_fadvise(fd, (off_t)*at, AHEAD_STEP, POSIX_FADV_WILLNEED) != 0)
-		return false;
-	*at += AHEAD_STEP;
+	for (; *at < end; *at += AHEAD_STEP)
+		if (posix_fadvise(fd, (off_t)*at, AHEAD_STEP, POSIX_FADV_WILLNEED) != 0)
+			return false;
 	return true;
 }
 

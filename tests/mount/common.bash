@@ -79,7 +79,8 @@ setup_pool() {
 	"$VCLONE" init ${POOL_OPTIONS:-} "$POOL" >>"$LOG" 2>&1 || fail "vclone init: status $?"
 }
 
-# try_mount_pool [option,...]; DAEMON_FLAGS: further arguments, such as -d; MOUNT_OPTIONS: further options. Returns 1 when the daemon gives up.
+# try_mount_pool [option,...]; DAEMON_FLAGS: further arguments, such as -d; MOUNT_OPTIONS: further options. Returns 1 when the daemon gives up,
+# with its exit status in daemon_status (137: it had to be killed).
 try_mount_pool() {
 	"$VCLONEFS" -f ${DAEMON_FLAGS:-} -o "allow_other${MOUNT_OPTIONS:+,$MOUNT_OPTIONS}${1:+,$1}" "$POOL" "$MNT" >>"$LOG" 2>&1 &
 	daemon_pid=$!
@@ -89,7 +90,8 @@ try_mount_pool() {
 		sleep 0.05
 	done
 	kill -KILL $daemon_pid 2>/dev/null || :
-	wait $daemon_pid || :
+	daemon_status=0
+	wait $daemon_pid || daemon_status=$?
 	daemon_pid=
 	return 1
 }

@@ -75,24 +75,13 @@ fails_to_read() {
 
 # Mounts and reads what there is, or says which file it could not read; in any case it ends by itself.
 opens_or_tells() {
-	local status=0 deadline=$((SECONDS + 60))
-
 	: >"$LOG"
-	"$VCLONEFS" -f -o allow_other,cache=4M "$POOL" "$MNT" >>"$LOG" 2>&1 &
-	daemon_pid=$!
-	until mountpoint -q "$MNT"; do
-		kill -0 "$daemon_pid" 2>/dev/null || break
-		[ $SECONDS -lt $deadline ] || fail "neither mounted nor ended"
-		sleep 0.05
-	done
-	if mountpoint -q "$MNT"; then
+	if try_mount_pool cache=4M; then
 		guest look
 		end_daemon
 		return
 	fi
-	wait "$daemon_pid" || status=$?
-	daemon_pid=
-	[ $status -ge 1 ] && [ $status -lt 128 ] || fail "the daemon ended with status $status: $(cat "$LOG")"
+	[ $daemon_status -ge 1 ] && [ $daemon_status -lt 128 ] || fail "the daemon ended with status $daemon_status: $(cat "$LOG")"
 	grep -q "$POOL" "$LOG" || fail "no message names the file: $(cat "$LOG")"
 	echo "not opened: $(head -n 1 "$LOG" | sed "s|$TEST_DIR/||g")"
 }
