@@ -78,11 +78,9 @@ static int backup_open(const struct backup *b, bool create, struct vc_meta **ret
 	if (r < 0)
 		return r;
 	copy->read_only = !create;
-	r = vc_meta_env_open(b->path, create ? BACKUP_FLAGS : BACKUP_FLAGS | MDB_RDONLY, create ? 0 : BACKUP_MAP_SIZE, &copy->env);
+	r = vc_meta_env_open(copy, b->path, create ? BACKUP_FLAGS : BACKUP_FLAGS | MDB_RDONLY, create ? 0 : BACKUP_MAP_SIZE);
 	if (r == 0)
-		vc_meta_guard_install(copy->env);
-	if (r == 0)
-		r = vc_meta_env_databases(b->path, copy->env, create, copy->dbi);
+		r = vc_meta_env_databases(copy, create);
 	if (r < 0) {
 		vc_meta_close(copy);
 		return r;

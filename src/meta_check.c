@@ -18,11 +18,13 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "meta_impl.h"
 #include "meta_page.h"
 #include "msg.h"
 
@@ -230,6 +232,36 @@ static int file_check(struct meta_file *file)
 		return 0;
 	snprintf(text, sizeof(text), "holds %" PRIu64 " pages of %" PRIu64, file->npages, file->last_page + 1);
 	return file_bad(file, text);
+}
+
+/* The table is some 64 KiB. */
+static int lock_read(const struct meta_file *lock)
+{
+	uint8_t buf[4096];
+	struct stat st;
+	int r = fstat(lock->fd, &st) < 0 ? -errno : 0;
+
+	for (uint64_t at = 0; r == 0 && at < (uint64_t)st.st_size; at += sizeof(buf))
+		r = file_read(lock, buf, VC_MIN((uint64_t)st.st_size - at, sizeof(buf)), at);
+	return r == -EUCLEAN ? 0 : r; /* cut by somebody: LMDB makes it as long as it must be */
+}
+
+int vc_meta_check_lock(const char *dir)
+{
+	char path[PATH_MAX];
+	struct meta_file lock = { .path = path };
+	int r;
+
+	if ((size_t)snprintf(path, sizeof(path), "%s/lock.mdb", dir) >= sizeof(path))
+		return -ENAMETOOLONG;
+	lock.fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (lock.fd < 0)
+		return errno == ENOENT ? 0 : vc_meta_failed(path, "open", errno);
+	r = lock_read(&lock);
+	close(lock.fd);
+	if (r < 0)
+		vc_err("%s: cannot be read; remove it while nothing uses the pool: it says who reads, and keeps no data", path);
+	return r;
 }
 
 int vc_meta_check_file(const char *path)

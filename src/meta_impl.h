@@ -36,6 +36,7 @@ struct vc_meta {
 	char *path;                 /* of the data file, for messages */
 	MDB_env *env;
 	MDB_dbi dbi[VC_DB_COUNT], main;
+	MDB_txn *opening;           /* of vc_meta_env_databases; not ended when that broke the store */
 	bool read_only;
 	atomic_bool failed;
 	atomic_bool broken;         /* a page could not be read, or LMDB met its own assertion: it is not asked again */
@@ -80,10 +81,10 @@ int vc_meta_append(struct vc_meta_txn *txn, enum vc_meta_db db, const void *key,
 
 /** A store with nothing open yet. Returns 0 or -ENOMEM. */
 int vc_meta_new(struct vc_io *io, const char *dir, const char *path, struct vc_meta **ret) VC_MUST_CHECK;
-/** Map a file that vc_meta_check_file accepted. Returns 0 or -errno. */
-int vc_meta_env_open(const char *path, unsigned flags, uint64_t map_size, MDB_env **ret) VC_MUST_CHECK;
+/** Map a file that vc_meta_check_file accepted; `path` is what LMDB is to open, file or directory. Returns 0 or -errno. */
+int vc_meta_env_open(struct vc_meta *meta, const char *path, unsigned flags, uint64_t map_size) VC_MUST_CHECK;
 /** Open or make the databases; the handles stay when the transaction commits, also a read-only one. */
-int vc_meta_env_databases(const char *path, MDB_env *env, bool create, MDB_dbi *dbi) VC_MUST_CHECK;
+int vc_meta_env_databases(struct vc_meta *meta, bool create) VC_MUST_CHECK;
 
 /* ---- meta_ahead.c ---- */
 
@@ -93,7 +94,9 @@ bool vc_meta_ask_ahead(int fd, uint64_t bytes, uint64_t *at);
 /* ---- meta_guard.c ---- */
 
 /** Make faults find their way to vc_meta_guard. Called for every store that opens; cheap. */
-void vc_meta_guard_install(MDB_env *env);
+void vc_meta_guard_install(void);
+/** The same for LMDB's assertions. */
+void vc_meta_guard_asserts(MDB_env *env);
 /**
  * fn(ctx), which calls LMDB and nothing else. A fault (SIGBUS, SIGSEGV) or failed assertion of LMDB on the way ends it: the store is broken
  * from then on, one message is sent, and META_GONE returned, as it is at once for a broken store.

@@ -3,6 +3,7 @@
  * meta_open: making, opening and closing a store, and the look at all of its pages before any is followed.
  *
  *   vc_meta_check_file   the file is long enough to be mapped
+ *   vc_meta_check_lock   LMDB's table of readers can be read
  *   LMDB maps it         reads its meta pages only
  *   vc_meta_walk         every page of every tree, and the checksum of every row
  *   "rows"               the rows are those that the last transaction left
@@ -30,57 +31,90 @@
 
 static const char *const db_names[VC_DB_COUNT] = { "node", "cat" };
 
-/* 0, or as LMDB says. */
+/* 0, or as LMDB says. What is left behind by a fault within it is found through `ret`. */
 static int env_try_open(const char *path, unsigned flags, uint64_t map_size, MDB_env **ret)
 {
-	MDB_env *env;
-	int rc;
+	int rc = mdb_env_create(ret);
 
-	rc = mdb_env_create(&env);
 	if (rc)
 		return rc;
-	rc = mdb_env_set_maxdbs(env, VC_DB_COUNT);
+	rc = mdb_env_set_maxdbs(*ret, VC_DB_COUNT);
 	if (!rc)
-		rc = mdb_env_set_maxreaders(env, META_READERS_MAX);
+		rc = mdb_env_set_maxreaders(*ret, META_READERS_MAX);
 	if (!rc)
-		rc = mdb_env_set_mapsize(env, map_size);
+		rc = mdb_env_set_mapsize(*ret, map_size);
 	if (!rc)
-		rc = mdb_env_open(env, path, flags | MDB_NOTLS | MDB_NORDAHEAD, 0600);
-	if (rc)
-		mdb_env_close(env);
-	else
-		*ret = env;
+		rc = mdb_env_open(*ret, path, flags | MDB_NOTLS | MDB_NORDAHEAD, 0600);
+	if (rc) {
+		mdb_env_close(*ret);
+		*ret = NULL;
+	}
 	return rc;
 }
 
+/*
+ * What LMDB does while it opens: guarded as all the rest. That vc_meta_walk could read a page says little about a load from the mapping, for which
+ * the kernel wants all of a large folio, with what the device cannot give of the pages beside it, and nothing about the table of readers.
+ */
+struct opening {
+	struct vc_meta *meta;
+	const char *path;      /* for LMDB: file or directory */
+	unsigned flags;
+	uint64_t map_size;     /* 0: as much as there is */
+	bool create;
+	struct vc_meta_txn *txn;
+	struct meta_disk_rows rows;
+	int dead;
+};
+
 /* Not every machine has so much address space to give: then as much as there is. */
-int vc_meta_env_open(const char *path, unsigned flags, uint64_t map_size, MDB_env **ret)
+static int open_env(void *ctx)
 {
-	uint64_t size = map_size ? map_size : META_MAP_SIZE;
+	struct opening *o = ctx;
+	uint64_t size = o->map_size ? o->map_size : META_MAP_SIZE;
 	int rc;
 
-	while ((rc = env_try_open(path, flags, size, ret)) == ENOMEM && !map_size && size > META_MAP_SIZE_MIN)
+	while ((rc = env_try_open(o->path, o->flags, size, &o->meta->env)) == ENOMEM && !o->map_size && size > META_MAP_SIZE_MIN)
 		size /= 2;
-	return rc ? vc_meta_failed(path, "open", rc) : 0;
+	return rc;
 }
 
-int vc_meta_env_databases(const char *path, MDB_env *env, bool create, MDB_dbi *dbi)
+int vc_meta_env_open(struct vc_meta *meta, const char *path, unsigned flags, uint64_t map_size)
 {
-	MDB_txn *txn;
+	struct opening o = { .meta = meta, .path = path, .flags = flags, .map_size = map_size };
 	int rc;
 
-	rc = mdb_txn_begin(env, NULL, create ? 0 : MDB_RDONLY, &txn);
+	vc_meta_guard_install();
+	rc = vc_meta_guard(meta, "open", open_env, &o);
 	if (rc)
-		return vc_meta_failed(path, "open", rc);
+		return vc_meta_failed(meta->path, "open", rc);
+	vc_meta_guard_asserts(meta->env);
+	return 0;
+}
+
+static int open_databases(void *ctx)
+{
+	struct opening *o = ctx;
+	struct vc_meta *meta = o->meta;
+	int rc = mdb_txn_begin(meta->env, NULL, o->create ? 0 : MDB_RDONLY, &meta->opening);
+
+	if (rc)
+		return rc;
 	for (int i = 0; !rc && i < VC_DB_COUNT; i++)
-		rc = mdb_dbi_open(txn, db_names[i], create ? MDB_CREATE : 0, &dbi[i]);
-	if (rc) {
-		mdb_txn_abort(txn);
-		vc_err("%s: the databases of a pool: %s", path, mdb_strerror(rc));
-		return rc == MDB_NOTFOUND ? -EUCLEAN : vc_meta_errno(rc);
-	}
-	rc = mdb_txn_commit(txn);
-	return rc ? vc_meta_failed(path, "open", rc) : 0;
+		rc = mdb_dbi_open(meta->opening, db_names[i], o->create ? MDB_CREATE : 0, &meta->dbi[i]);
+	if (!rc)
+		return mdb_txn_commit(meta->opening);
+	mdb_txn_abort(meta->opening);
+	return rc;
+}
+
+int vc_meta_env_databases(struct vc_meta *meta, bool create)
+{
+	struct opening o = { .meta = meta, .create = create };
+	int rc = vc_meta_guard(meta, "open", open_databases, &o);
+	int r = rc ? vc_meta_failed(meta->path, "open the databases of a pool", rc) : 0;
+
+	return rc == MDB_NOTFOUND ? -EUCLEAN : r;
 }
 
 int vc_meta_new(struct vc_io *io, const char *dir, const char *path, struct vc_meta **ret)
@@ -131,8 +165,7 @@ static int meta_find(const struct vc_meta_params *params, struct meta_place *ret
 int vc_meta_create(const struct vc_meta_params *params)
 {
 	struct meta_place at;
-	MDB_dbi dbi[VC_DB_COUNT];
-	MDB_env *env;
+	struct vc_meta *meta;
 	int r;
 
 	r = meta_find(params, &at);
@@ -142,11 +175,13 @@ int vc_meta_create(const struct vc_meta_params *params)
 		vc_err("%s: exists already", at.path);
 		return -EEXIST;
 	}
-	r = vc_meta_env_open(at.open, at.flags, params->map_size, &env);
+	r = vc_meta_new(params->io, at.commits, at.path, &meta);
 	if (r < 0)
 		return r;
-	r = vc_meta_env_databases(at.path, env, true, dbi);
-	mdb_env_close(env);
+	r = vc_meta_env_open(meta, at.open, at.flags, params->map_size);
+	if (r == 0)
+		r = vc_meta_env_databases(meta, true);
+	vc_meta_close(meta);
 	if (r < 0)
 		return r;
 	vc_io_meta_committed(params->io, at.commits);
@@ -171,27 +206,41 @@ static int verify_bad(void *ctx, enum vc_meta_db db, const void *key, size_t key
 	return 0;
 }
 
-/* What the last writer says the rows are. 0: not said for this snapshot. */
-static int verify_rows_said(struct vc_meta *meta, MDB_txn *txn, struct meta_disk_rows *ret)
+static int open_rows(void *ctx)
 {
+	struct opening *o = ctx;
 	MDB_val key = { strlen(META_ROWS_KEY), (void *)(uintptr_t)META_ROWS_KEY }, value;
-	int rc = mdb_dbi_open(txn, NULL, 0, &meta->main);
+	int rc = mdb_dbi_open(o->txn->txn, NULL, 0, &o->meta->main);
 
 	if (!rc)
-		rc = mdb_get(txn, meta->main, &key, &value);
-	if (rc == MDB_NOTFOUND)
-		return 0;
+		rc = mdb_get(o->txn->txn, o->meta->main, &key, &value);
 	if (rc)
-		return vc_meta_failed(meta->path, "read the sum of rows", rc);
-	if (value.mv_size != sizeof(*ret))
-		return -EUCLEAN;
-	memcpy(ret, value.mv_data, sizeof(*ret));
-	if (vc_le64_get(ret->check) != vc_sum64(ret, offsetof(struct meta_disk_rows, check), 0))
-		return -EUCLEAN;
-	return vc_le64_get(ret->txn) == mdb_txn_id(txn);
+		return rc;
+	if (value.mv_size != sizeof(o->rows))
+		return MDB_CORRUPTED;
+	memcpy(&o->rows, value.mv_data, sizeof(o->rows));
+	return 0;
 }
 
-static int verify_rows(struct vc_meta *meta, MDB_txn *txn, const struct vc_meta_walk *walk)
+/* What the last writer says the rows are. 0: not said for this snapshot. */
+static int verify_rows_said(struct vc_meta *meta, struct vc_meta_txn *txn, struct meta_disk_rows *ret)
+{
+	struct opening o = { .meta = meta, .txn = txn };
+	int rc = vc_meta_guard(meta, "read the sum of rows", open_rows, &o);
+
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	if (rc == MDB_CORRUPTED)
+		return -EUCLEAN;
+	if (rc)
+		return vc_meta_failed(meta->path, "read the sum of rows", rc);
+	*ret = o.rows;
+	if (vc_le64_get(ret->check) != vc_sum64(ret, offsetof(struct meta_disk_rows, check), 0))
+		return -EUCLEAN;
+	return vc_le64_get(ret->txn) == mdb_txn_id(txn->txn);
+}
+
+static int verify_rows(struct vc_meta *meta, struct vc_meta_txn *txn, const struct vc_meta_walk *walk)
 {
 	struct meta_disk_rows said;
 	int r = verify_rows_said(meta, txn, &said);
@@ -206,10 +255,10 @@ static int verify_rows(struct vc_meta *meta, MDB_txn *txn, const struct vc_meta_
 	return VC_MIN(r, 0);
 }
 
-static int verify_snapshot(struct vc_meta *meta, MDB_txn *txn, bool examine)
+static int verify_snapshot(struct vc_meta *meta, struct vc_meta_txn *txn, bool examine)
 {
 	struct verify v = { .meta = meta };
-	struct vc_meta_walk walk = { .path = meta->path, .txn = mdb_txn_id(txn), .bad = verify_bad, .ctx = &v };
+	struct vc_meta_walk walk = { .path = meta->path, .txn = mdb_txn_id(txn->txn), .bad = verify_bad, .ctx = &v };
 	int r = vc_meta_walk(&walk), doubt;
 
 	if (r < 0)
@@ -225,16 +274,15 @@ static int verify_snapshot(struct vc_meta *meta, MDB_txn *txn, bool examine)
 /* A snapshot that other processes overtake is tried again. */
 static int meta_verify(struct vc_meta *meta, bool examine)
 {
-	MDB_txn *txn;
+	struct vc_meta_txn *txn;
 	int r = -EAGAIN;
 
 	for (unsigned int i = 0; i < META_WALK_TRIES && r == -EAGAIN; i++) {
-		int rc = mdb_txn_begin(meta->env, NULL, MDB_RDONLY, &txn);
-
-		if (rc)
-			return vc_meta_failed(meta->path, "begin to read", rc);
+		r = vc_meta_read_begin(meta, &txn);
+		if (r < 0)
+			return r;
 		r = verify_snapshot(meta, txn, examine);
-		mdb_txn_abort(txn);
+		vc_meta_end(txn);
 	}
 	if (r == -EAGAIN)
 		vc_err("%s: changes too fast to be looked at", meta->path);
@@ -262,26 +310,38 @@ int vc_meta_scrub(struct vc_meta *meta, const struct vc_meta_scrub *scrub)
 
 /* ---- life ---- */
 
+static int open_readers(void *ctx)
+{
+	struct opening *o = ctx;
+
+	return mdb_reader_check(o->meta->env, &o->dead);
+}
+
+/* Slots of processes that died would pin old pages. */
+static int free_readers(struct vc_meta *meta)
+{
+	struct opening o = { .meta = meta };
+	int rc = vc_meta_guard(meta, "check readers", open_readers, &o);
+
+	return rc ? vc_meta_failed(meta->path, "check readers", rc) : 0;
+}
+
 static int meta_open(struct vc_meta *meta, const struct vc_meta_params *params, const struct meta_place *at)
 {
 	struct stat st;
-	int r, dead;
+	int r = params->file ? 0 : vc_meta_check_lock(at->dir);
 
-	r = vc_meta_env_open(at->open, at->flags, params->map_size, &meta->env);
-	if (r < 0)
-		return r;
-	vc_meta_guard_install(meta->env);
-	r = meta_verify(meta, params->examine);
 	if (r == 0)
-		r = vc_meta_env_databases(meta->path, meta->env, false, meta->dbi);
+		r = vc_meta_env_open(meta, at->open, at->flags, params->map_size);
+	if (r == 0)
+		r = meta_verify(meta, params->examine);
+	if (r == 0)
+		r = vc_meta_env_databases(meta, false);
 	if (r < 0)
 		return r;
 	if (stat(meta->path, &st) == 0)
 		meta->file_size = (uint64_t)st.st_size;
-	if (params->file)
-		return 0;
-	r = mdb_reader_check(meta->env, &dead); /* slots of processes that died would pin old pages */
-	return r ? vc_meta_failed(meta->path, "check readers", r) : 0;
+	return params->file ? 0 : free_readers(meta);
 }
 
 bool vc_meta_doubtful(const struct vc_meta *meta) { return meta->doubtful; }

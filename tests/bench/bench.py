@@ -100,6 +100,7 @@ class Bench:
             say(f"  ({self.results.seconds[kind.name]:.0f} s)")
 
     def stop(self):
+        self.work.ignore_interrupts()
         for system in reversed(list(self.systems.values())):
             try:
                 system.stop()

@@ -66,9 +66,7 @@ class Client:
 
     def fio_beside(self, path, rw, beside, **options):
         """The same while beside() runs; both have ended on return. Gives the result and that of beside()."""
-        process = subprocess.Popen(fio_command([path], rw, **options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
-        self.work.children[process.pid] = process
+        process = self.work.spawn(fio_command([path], rw, **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             self.wait_for_writes(process, path)
             got = beside()

@@ -13,6 +13,7 @@ import tempfile
 import time
 
 PREFIX = "vclonefs-bench."
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OWNER = "owner"  # holds the pid of the run, and when that process started
 
 
@@ -96,6 +97,7 @@ class Work:
             raise NotMeasured("/dev/fuse is missing")
         self.say = say
         self.children = {}
+        self.starting = self.interrupted = False
         self.log = None
         base = os.path.realpath(base)
         self.sweep_dead(base)
@@ -109,12 +111,19 @@ class Work:
             f.write(f"{os.getpid()} {start_of(os.getpid())}")
         self.log = open(self.path("output.log"), "wb", buffering=0)
         self.began = time.monotonic()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self.interrupted)
+        for number in INTERRUPTS:
+            signal.signal(number, self.interrupt)
+
+    def interrupt(self, number, frame):
+        if not self.starting:
+            raise KeyboardInterrupt
+        self.interrupted = True
 
     @staticmethod
-    def interrupted(number, frame):
-        raise KeyboardInterrupt
+    def ignore_interrupts():
+        """From now on: what cleans up is not to be stopped half way by an impatient Ctrl-C."""
+        for number in INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
 
     def sweep_dead(self, base):
         for name in os.listdir(base):
@@ -138,12 +147,23 @@ class Work:
 
     # ---- commands ----
 
+    def spawn(self, command, **how):
+        """Start a child in a session of its own, so that Ctrl-C comes to us alone; an interruption waits until the child is known."""
+        self.starting = True
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **how)
+            self.children[process.pid] = process
+        finally:
+            self.starting = False
+        if self.interrupted:
+            self.interrupted = False
+            raise KeyboardInterrupt
+        return process
+
     def run(self, *command, limit=600, quiet_failure=False):
-        """Run to the end, in a session of its own, so that Ctrl-C comes to us alone; returns its output."""
+        """Run to the end; returns its output."""
         command = [str(c) for c in command]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   start_new_session=True)
-        self.children[process.pid] = process
+        process = self.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             out, errors = process.communicate(timeout=limit)
         except BaseException as e:
@@ -163,10 +183,7 @@ class Work:
 
     def start(self, *command):
         """Start a program that stays: a daemon, or a load beside a measurement."""
-        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=self.log,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
-        self.children[process.pid] = process
-        return process
+        return self.spawn([str(c) for c in command], stdout=self.log, stderr=subprocess.STDOUT)
 
     def wait_mounted(self, process, point, patience=30):
         """Until a child that serves a file system has mounted it."""
@@ -195,9 +212,8 @@ class Work:
     # ---- the end ----
 
     def close(self):
-        """Remove everything. Not to be stopped half way by an impatient Ctrl-C."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        """Remove everything."""
+        self.ignore_interrupts()
         for point in mounts_below(self.dir):
             unmount(point, patience=10)
         for process in list(self.children.values()):

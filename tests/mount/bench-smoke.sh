@@ -106,6 +106,35 @@ unmount_pool
 "$VCLONE" check --data "$TEST_DIR/pool" >"$LOG" || fail "the generated pool is not clean: $(cat "$LOG")"
 grep -q '^5 images' "$LOG" || fail "not all images are there: $(cat "$LOG")"
 
+# Interrupted while a child starts.
+in_time 60 python3 - "$bench" "$work" >"$TEST_DIR/starting.txt" 2>&1 <<'END' || fail "a child outlived the run: $(cat "$TEST_DIR/starting.txt")"
+import os, signal, subprocess, sys, time
+sys.path.insert(0, sys.argv[1])
+import work
+
+class Interrupted(subprocess.Popen):
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        started.append(self)
+        if len(started) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)  # a signal is handled between two steps of Python
+
+started = []
+subprocess.Popen = Interrupted
+here = work.Work(sys.argv[2], 1 << 20, print)
+try:
+    here.start("tail", f"--pid={os.getpid()}", "-f", "/dev/null")
+    sys.exit("it was not interrupted")
+except KeyboardInterrupt:
+    pass
+closed = here.close()
+running = started[0].poll() is None
+started[0].kill()
+sys.exit(not closed or running)
+END
+nothing_left
+
 # Interrupted in the middle.
 timeout -k 20 100 "$bench/bench.py" --mode smoke --build "$BUILD_DIR" --dir "$work" --out "$TEST_DIR/stopped" --systems vclonefs,xfs \
 	--only read >"$TEST_DIR/interrupted.txt" 2>&1 &

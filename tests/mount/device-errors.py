@@ -3,7 +3,7 @@
 
     device-errors.py write LEDGER QMP KIND    write and sync; somewhere on the way the disk begins to fail; go on for a while
     device-errors.py read LEDGER QMP KIND     read all, right or EIO; somewhere on the way the disk begins to fail
-    device-errors.py bad-sectors LEDGER QMP N [FILES] from now on N sectors cannot be read, somewhere in the pool's FILES (chunk, meta, ...)
+    device-errors.py bad-sectors LEDGER QMP N [FILES] from now on N sectors cannot be read, in the pool's FILES (a file, or all below a directory)
     device-errors.py bad-disk LEDGER QMP      from now on nothing can be read
     device-errors.py look LEDGER [some]       read all, right or EIO; "some" of it must be EIO, and not all
     device-errors.py verify LEDGER            the disk is good again: everything acknowledged is there, and a prefix of the rest
@@ -52,7 +52,8 @@ def sectors_of(name):
 def some_sectors(rng, n, part):
     """Sectors of files of the pool."""
     pool = os.environ["POOL"]
-    files = [os.path.join(top, name) for top, _, names in os.walk(os.path.join(pool, part)) for name in names]
+    part = os.path.join(pool, part)
+    files = [part] if os.path.isfile(part) else [os.path.join(top, name) for top, _, names in os.walk(part) for name in names]
     extents = [(name, *e) for name in files for e in sectors_of(name)]
     chosen = [(name, first + rng.randrange(length)) for name, first, length in rng.choices(extents, k=n)]
     print(f"{n} sectors cannot be read: in {', '.join(sorted({os.path.relpath(name, pool) for name, _ in chosen}))}")

@@ -73,7 +73,7 @@ fails_to_read() {
 	stop_disk
 }
 
-# Mounts and reads what there is, or says which file it could not read; in any case it ends by itself.
+# opens_or_tells [FILES]: mounts and reads what there is, or says which file, of these, it could not read; in any case it ends by itself.
 opens_or_tells() {
 	: >"$LOG"
 	if try_mount_pool cache=4M; then
@@ -82,15 +82,15 @@ opens_or_tells() {
 		return
 	fi
 	[ $daemon_status -ge 1 ] && [ $daemon_status -lt 128 ] || fail "the daemon ended with status $daemon_status: $(cat "$LOG")"
-	grep -q "$POOL" "$LOG" || fail "no message names the file: $(cat "$LOG")"
+	grep -q "$POOL${1:+/$1}" "$LOG" || fail "no message names the file: $(cat "$LOG")"
 	echo "not opened: $(head -n 1 "$LOG" | sed "s|$TEST_DIR/||g")"
 }
 
-# cannot_open DIR bad-disk|bad-sectors [N]: while a pool is opened; what the kernel has not in memory cannot be read.
+# cannot_open DIR bad-disk|bad-sectors [N [FILES]]: while a pool is opened; what the kernel has not in memory cannot be read.
 cannot_open() {
 	start_disk "$1"
 	guest "$2" "$1/qmp" "${@:3}"
-	opens_or_tells
+	opens_or_tells "${@:4}"
 	stop_disk
 }
 
@@ -150,6 +150,8 @@ one_system() {
 		cannot_read_some "$dir"
 		cannot_open "$dir" bad-sectors 1
 		[ $round -gt 1 ] || cannot_open "$dir" bad-disk
+		cannot_open "$dir" bad-sectors 1 meta/lock.mdb
+		cannot_open "$dir" bad-sectors 3 meta/data.mdb
 	done
 	good_again "$dir"
 	rm -rf --one-file-system "$dir"

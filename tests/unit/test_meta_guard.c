@@ -6,7 +6,9 @@
 #include "config.h"
 #include "unit.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <lmdb.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -238,6 +240,42 @@ static void test_cut_under_backup(void **state)
 	assert_true(vc_meta_broken(p->meta));
 }
 
+/* LMDB's own, which cuts the file before its Nth call. */
+static struct {
+	const char *file;
+	unsigned calls_left;
+} cut;
+
+int mdb_dbi_open(MDB_txn *txn, const char *name, unsigned int flags, MDB_dbi *dbi)
+{
+	int (*real)(MDB_txn *, const char *, unsigned int, MDB_dbi *);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "mdb_dbi_open");
+	if (cut.calls_left && --cut.calls_left == 0)
+		assert_int_equal(truncate(cut.file, CUT), 0);
+	return real(txn, name, flags, dbi);
+}
+
+/* All pages could be read, and then not any more: found by the sum of rows, or by the databases. */
+static void test_cut_while_opening(void **state)
+{
+	struct place *p = *state;
+	struct vc_meta_params params = { .io = vc_io_posix(), .dir = p->dir };
+
+	for (unsigned n = 1; n <= 2; n++) {
+		cut.file = p->file;
+		cut.calls_left = n;
+		vc_unit_catch_messages(true);
+		assert_int_equal(vc_meta_open(&params, &p->meta), -EIO);
+		assert_int_equal(cut.calls_left, 0);
+		assert_int_equal(vc_unit_messages(), 1);
+		assert_non_null(strstr(vc_unit_last_message(), "data.mdb"));
+		file_put(p, p->whole, p->len, 0);
+	}
+	meta_reopen(p);
+	assert_int_equal(read_node(p, 1), 0);
+}
+
 /* Any page becomes anything while LMDB uses it: each node is right or an error. */
 static void test_pages_change(void **state)
 {
@@ -382,6 +420,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cut_under_writer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_between_writers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_under_backup, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cut_while_opening, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pages_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pool_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pool_destages, setup, teardown),
