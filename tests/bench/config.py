@@ -26,6 +26,7 @@ class Config:
     cold_options: str = "cache=32M,node_cache=32M"
     cold_limit: int = 256 * MIB         # memory group of the daemon during cold reads, page cache included
     clones: int = 30                    # samples of clone latency
+    peer_clones: int = 12               # of an image that has lived, which takes seconds each there
     lived_writes: int = 20000
     sparse_blocks: int = 2000
     batch: int = 10000
@@ -33,10 +34,11 @@ class Config:
     depth: int = 1000
     peer_depth: int = 60
     guest_clones: int = 1000
-    guest_peer_clones: int = 40         # of a written image, which takes seconds each there
+    guest_peer_clones: int = 10         # of a written image: seconds, likewise
     age_rounds: int = 3
     age_bytes: int = 512 * MIB
     storm: int = 20
+    storm_bytes: int = 512 * MIB        # what each of them reads
     space_clones: int = 20
     map_bytes: int = GIB
     memory_images: int = 10000
@@ -50,17 +52,17 @@ def full():
 def quick():
     return Config(mode="quick", reps=1, limit_seconds=5 * 60, disk_bytes=9 * GIB, golden_bytes=256 * MIB, xfs_bytes=2 * GIB,
                   btrfs_bytes=2 * GIB, log_bytes=64 * MIB, seconds=1.5, deep_seconds=5, region_bytes=64 * MIB,
-                  shared_bytes=64 * MIB, read_numbers=12000, clones=15, lived_writes=5000, sparse_blocks=500, peer_count=200,
-                  depth=300, peer_depth=20, guest_clones=300, guest_peer_clones=15, age_rounds=2, age_bytes=128 * MIB, storm=8, space_clones=6,
-                  map_bytes=256 * MIB, recovery_log=256 * MIB)
+                  shared_bytes=64 * MIB, read_numbers=12000, clones=15, peer_clones=8, lived_writes=5000, sparse_blocks=500, peer_count=200,
+                  depth=300, peer_depth=20, guest_clones=300, guest_peer_clones=10, age_rounds=2, age_bytes=128 * MIB, storm=8, storm_bytes=128 * MIB,
+                  space_clones=6, map_bytes=256 * MIB, recovery_log=256 * MIB)
 
 
 def smoke():
     return Config(mode="smoke", reps=1, limit_seconds=60, disk_bytes=2 * GIB, golden_bytes=32 * MIB, xfs_bytes=320 * MIB,
                   btrfs_bytes=400 * MIB, log_bytes=64 * MIB, seconds=0.2, deep_seconds=0.3, region_bytes=8 * MIB,
-                  sync_images=2, shared_bytes=8 * MIB, read_numbers=500, drop_caches=False, clones=3, lived_writes=200,
+                  sync_images=2, shared_bytes=8 * MIB, read_numbers=500, drop_caches=False, clones=3, peer_clones=3, lived_writes=200,
                   sparse_blocks=20, batch=200, peer_count=10, depth=20, peer_depth=4, guest_clones=20, guest_peer_clones=10, age_rounds=1,
-                  age_bytes=16 * MIB, storm=3, space_clones=2, map_bytes=16 * MIB, memory_images=200, recovery_log=64 * MIB)
+                  age_bytes=16 * MIB, storm=3, storm_bytes=16 * MIB, space_clones=2, map_bytes=16 * MIB, memory_images=200, recovery_log=64 * MIB)
 
 
 MODES = {"full": full, "quick": quick, "smoke": smoke}

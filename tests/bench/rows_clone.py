@@ -64,7 +64,7 @@ class CloneLived(Group):
 
     def measure(self, system, rep):
         usage = machine.Usage(self.bench.device, system.pids())
-        times = timed_clones(self, system, "lived", self.config.clones)
+        times = timed_clones(self, system, "lived", self.config.clones if system.name == "vclonefs" else self.config.peer_clones)
         cost = usage.end(len(times))
         self.add("clone-ioctl", system, statistics.median(times), p99=sorted(times)[len(times) * 99 // 100], **cost)
         if system.name == "vclonefs":

@@ -20,45 +20,50 @@
 #define REBUILD_EVERY 6
 #define SEEN_SIZE 1024
 
+static void seen_init(struct crash_seen_set *set)
+{
+	*set = (struct crash_seen_set){ .size = SEEN_SIZE, .v = calloc(SEEN_SIZE, sizeof(*set->v)) };
+	assert(set->v);
+}
+
 void crash_look_init(struct crash_look *look, uint64_t seed, unsigned nest)
 {
-	*look = (struct crash_look){ .rng = seed, .nest = nest, .rebuild = REBUILD_EVERY, .seen_size = SEEN_SIZE };
-	look->seen = calloc(look->seen_size, sizeof(*look->seen));
-	assert(look->seen);
+	*look = (struct crash_look){ .rng = seed, .nest = nest, .rebuild = REBUILD_EVERY };
+	seen_init(&look->disks);
+	seen_init(&look->keys);
 }
 
 void crash_look_fini(struct crash_look *look)
 {
-	free(look->seen);
-	*look = (struct crash_look){ .nseen = 0 };
+	free(look->disks.v);
+	free(look->keys.v);
+	*look = (struct crash_look){ .nest = 0 };
 }
 
 /* The place of a disk, or the free one where it belongs. */
-static struct crash_seen *seen_find(struct crash_seen *seen, size_t size, uint64_t disk)
+static struct crash_seen *seen_find(const struct crash_seen_set *set, uint64_t disk)
 {
-	size_t i = disk % size;
+	size_t i = disk % set->size;
 
-	while (seen[i].disk && seen[i].disk != disk)
-		i = (i + 1) % size;
-	return &seen[i];
+	while (set->v[i].disk && set->v[i].disk != disk)
+		i = (i + 1) % set->size;
+	return &set->v[i];
 }
 
-static void seen_add(struct crash_look *look, uint64_t disk, uint64_t found)
+static void seen_add(struct crash_seen_set *set, uint64_t disk, uint64_t found)
 {
-	if (look->nseen * 2 >= look->seen_size) {
-		size_t size = look->seen_size * 2;
-		struct crash_seen *seen = calloc(size, sizeof(*seen));
+	if (set->n * 2 >= set->size) {
+		struct crash_seen_set larger = { .size = set->size * 2, .n = set->n, .v = calloc(set->size * 2, sizeof(*set->v)) };
 
-		assert(seen);
-		for (size_t i = 0; i < look->seen_size; i++)
-			if (look->seen[i].disk)
-				*seen_find(seen, size, look->seen[i].disk) = look->seen[i];
-		free(look->seen);
-		look->seen = seen;
-		look->seen_size = size;
+		assert(larger.v);
+		for (size_t i = 0; i < set->size; i++)
+			if (set->v[i].disk)
+				*seen_find(&larger, set->v[i].disk) = set->v[i];
+		free(set->v);
+		*set = larger;
 	}
-	*seen_find(look->seen, look->seen_size, disk) = (struct crash_seen){ disk, found };
-	look->nseen++;
+	*seen_find(set, disk) = (struct crash_seen){ disk, found };
+	set->n++;
 }
 
 /* ---- one state ---- */
@@ -128,60 +133,81 @@ static int rebuilt_hash(struct vc_sim *sim, uint64_t *ret_hash)
 	return r;
 }
 
-static void look_rebuilt(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct vc_sim *sim,
-			 struct model *found)
+static void look_rebuilt(struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct vc_sim *sim, struct model *found)
 {
 	uint64_t hash = 0;
-	int r;
+	int r = rebuilt_hash(sim, &hash);
 
-	if (vc_unit_below(&look->rng, look->rebuild))
-		return;
-	r = rebuilt_hash(sim, &hash);
 	if (r == 0 && hash == model_state(found))
 		return;
 	crash_run_explain(run, at, policy, found);
 	fail_msg("LMDB made again from backup and journal is not what was lost: error %d", -r);
 }
 
-bool crash_look_state(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy)
+/* `found`: empty when only its hash is known, from an earlier state with the same disk. */
+static void look_allowed(struct crash_run *run, size_t at, const struct vc_sim_policy *policy, uint64_t hash, struct model *found)
 {
-	struct vc_sim *sim = vc_sim_crash(run->sim, at, policy), *before = NULL;
-	struct model found = { .n = 0 };
-	uint64_t disk = vc_sim_hash(sim);
-	struct crash_seen *seen = seen_find(look->seen, look->seen_size, disk);
-	uint64_t hash = seen->found;
-	bool is_new = !seen->disk;
-	int r = 0;
+	if (crash_run_match(run, at, policy, hash) != SIZE_MAX)
+		return;
+	if (found->n == 0)
+		fprintf(stderr, "the same disk as in an earlier state\n");
+	crash_run_explain(run, at, policy, found);
+	fail_msg("the pool holds what it should not");
+}
 
-	crash_count(CRASH_STATES);
-	if (is_new) {
-		crash_count(CRASH_DISTINCT);
-		r = check_books(sim);
-		before = copy_of(sim);
-		if (r == 0)
-			r = recovered_hash(sim, &found, &hash);
-		if (r == 0)
-			seen_add(look, disk, hash);
-	}
+/* What a new disk gives, after its books; and what is asked of some of them. */
+static uint64_t look_new(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy, struct vc_sim *sim)
+{
+	bool lose_meta = vc_unit_below(&look->rng, look->rebuild) == 0, nest = look->nest && vc_unit_below(&look->rng, look->nest) == 0;
+	struct vc_sim *before = lose_meta || nest ? copy_of(sim) : NULL;
+	struct model found = { .n = 0 };
+	uint64_t hash = 0;
+	int r;
+
+	crash_count(CRASH_DISTINCT);
+	r = check_books(sim);
+	if (r == 0)
+		r = recovered_hash(sim, &found, &hash);
 	if (r < 0) {
 		crash_run_explain(run, at, policy, &found);
 		fail_msg("after the crash the pool cannot be read, or its books are wrong: error %d", -r);
 	}
-	if (crash_run_match(run, at, policy, hash) == SIZE_MAX) {
-		if (!is_new)
-			fprintf(stderr, "the same disk as in an earlier state\n");
-		crash_run_explain(run, at, policy, &found);
-		fail_msg("the pool holds what it should not");
-	}
-	if (is_new)
-		look_rebuilt(look, run, at, policy, before, &found);
+	look_allowed(run, at, policy, hash, &found);
+	if (lose_meta)
+		look_rebuilt(run, at, policy, before, &found);
 	model_clear(&found);
-	vc_sim_free(sim);
-	if (is_new && look->nest && vc_unit_below(&look->rng, look->nest) == 0)
+	if (nest)
 		crash_look_operation(look, before, hash, &crash_operations[vc_unit_below(&look->rng, crash_noperations)], OPERATION_DEPTH);
 	else
 		vc_sim_free(before);
-	return is_new;
+	return hash;
+}
+
+bool crash_look_state(struct crash_look *look, struct crash_run *run, size_t at, const struct vc_sim_policy *policy)
+{
+	uint64_t key = vc_sim_crash_key(run->sim, at, policy), disk, hash;
+	struct model unknown = { .n = 0 };
+	struct crash_seen seen = *seen_find(&look->keys, key);
+	struct vc_sim *sim;
+
+	crash_count(CRASH_STATES);
+	if (seen.disk) {
+		look_allowed(run, at, policy, seen.found, &unknown);
+		return false;
+	}
+	sim = vc_sim_crash(run->sim, at, policy);
+	disk = vc_sim_hash(sim);
+	seen = *seen_find(&look->disks, disk);
+	hash = seen.found;
+	if (seen.disk)
+		look_allowed(run, at, policy, hash, &unknown);
+	else
+		hash = look_new(look, run, at, policy, sim);
+	vc_sim_free(sim);
+	seen_add(&look->keys, key, hash);
+	if (!seen.disk)
+		seen_add(&look->disks, disk, hash);
+	return !seen.disk;
 }
 
 /* ---- many ---- */

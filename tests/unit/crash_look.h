@@ -12,12 +12,16 @@
 #include "crash_run.h"
 
 struct crash_seen {
-	uint64_t disk, found;
+	uint64_t disk, found; /* 0: free */
+};
+
+struct crash_seen_set {
+	struct crash_seen *v;
+	size_t n, size;
 };
 
 struct crash_look {
-	struct crash_seen *seen;
-	size_t nseen, seen_size;
+	struct crash_seen_set disks, keys; /* by vc_sim_hash, by vc_sim_crash_key */
 	unsigned nest;    /* of so many distinct states one is given to an operation; 0: none */
 	unsigned rebuild; /* and one also loses its LMDB, which is rebuilt; 6 at first */
 	uint64_t rng;

@@ -67,6 +67,11 @@ bool vc_sim_resynced(struct vc_sim *sim, size_t from, char *buf, size_t len);
 void vc_sim_dump(struct vc_sim *sim, size_t from, size_t to);
 /** Operations that are uncertain at crash point `at`. */
 size_t vc_sim_uncertain(struct vc_sim *sim, size_t at);
+/**
+ * From now on all crash points are at `from` or later. What is certain there, and comes before all that is not in its file, need not be
+ * replayed for each of them any more.
+ */
+void vc_sim_settle(struct vc_sim *sim, size_t from);
 
 enum vc_sim_keep {
 	VC_SIM_KEEP_ALL,    /* everything issued */
@@ -87,6 +92,8 @@ struct vc_sim_policy {
 
 /** The file system after a crash at `at`, as a new sim with an empty history in which all this is certain. Cheap: pages are shared. */
 struct vc_sim *vc_sim_crash(struct vc_sim *sim, size_t at, const struct vc_sim_policy *policy);
+/** Of what decides what vc_sim_crash makes: equal keys make equal file systems. Cheaper than making one. */
+uint64_t vc_sim_crash_key(struct vc_sim *sim, size_t at, const struct vc_sim_policy *policy);
 /** Of all names and contents as they are now: equal file systems have equal hashes. */
 uint64_t vc_sim_hash(struct vc_sim *sim);
 

@@ -214,7 +214,7 @@ static void forget_name(struct replay *re, const char *path, uint32_t inode)
 
 static void replay_event(struct replay *re, const struct sim_event *ev, const struct verdict *v)
 {
-	if (is_name_event(ev) && v->fate != FATE_KEPT)
+	if (ev->settled || (is_name_event(ev) && v->fate != FATE_KEPT))
 		return;
 	switch (ev->kind) {
 	case SIM_EV_WRITE: replay_write(re, ev, v); break;
@@ -275,7 +275,7 @@ static struct vc_sim *build(struct replay *re)
 static void replay_begin(struct replay *re, struct vc_sim *sim, size_t at)
 {
 	*re = (struct replay){ .sim = sim, .end = at };
-	assert(re->end <= sim->nevents);
+	assert(re->end <= sim->nevents && re->end >= sim->settled);
 	re->verdicts = sim_alloc(re->end * sizeof(*re->verdicts));
 	find_uncertain(re);
 }
@@ -335,6 +335,76 @@ struct vc_sim *vc_sim_crash(struct vc_sim *sim, size_t at, const struct vc_sim_p
 	replay_end(&re);
 	pthread_mutex_unlock(&sim->lock);
 	return out;
+}
+
+/* Into what the file holds before the first event: cache and disk are the same there. */
+static void settle(struct vc_sim *sim, struct sim_event *ev)
+{
+	struct sim_data *base = &sim->inodes[ev->inode]->base;
+
+	if (ev->kind == SIM_EV_WRITE)
+		sim_data_write(base, ev->offset, ev->data, ev->len);
+	else
+		sim_data_truncate(base, ev->size_after);
+	free(ev->data);
+	ev->data = NULL;
+	ev->settled = true;
+}
+
+void vc_sim_settle(struct vc_sim *sim, size_t from)
+{
+	struct replay re;
+	bool *doubted;
+
+	pthread_mutex_lock(&sim->lock);
+	replay_begin(&re, sim, from);
+	doubted = sim_alloc(sim->ninodes * sizeof(*doubted));
+	for (size_t i = 0; i < from; i++) {
+		struct sim_event *ev = &sim->events[i];
+
+		if (ev->settled || (ev->kind != SIM_EV_WRITE && ev->kind != SIM_EV_TRUNCATE))
+			continue;
+		if (re.verdicts[i].uncertain)
+			doubted[ev->inode] = true;
+		else if (!doubted[ev->inode])
+			settle(sim, ev);
+	}
+	sim->settled = from;
+	free(doubted);
+	replay_end(&re);
+	pthread_mutex_unlock(&sim->lock);
+}
+
+/* A sync changes nothing but what is certain, which says nothing more once all is kept. */
+static uint64_t key_of(const struct replay *re, const struct vc_sim_policy *policy)
+{
+	uint64_t key = 1;
+
+	for (size_t i = 0; i < re->end; i++) {
+		const struct sim_event *ev = &re->sim->events[i];
+		const struct verdict *v = &re->verdicts[i];
+		uint64_t part[4] = { i, v->fate * 4u + v->keep_size * 2u + (v->uncertain && policy->keep != VC_SIM_KEEP_ALL), v->size,
+				     v->fate == FATE_TORN ? policy->seed : 0 };
+
+		if (!ev->settled && (is_name_event(ev) || ev->kind == SIM_EV_WRITE || ev->kind == SIM_EV_TRUNCATE))
+			key = vc_sum64(part, sizeof(part), key);
+	}
+	return key;
+}
+
+uint64_t vc_sim_crash_key(struct vc_sim *sim, size_t at, const struct vc_sim_policy *policy)
+{
+	struct replay re;
+	uint64_t key;
+
+	pthread_mutex_lock(&sim->lock);
+	replay_begin(&re, sim, at);
+	re.seed = policy->seed;
+	decide_all(&re, policy);
+	key = key_of(&re, policy);
+	replay_end(&re);
+	pthread_mutex_unlock(&sim->lock);
+	return key;
 }
 
 static int name_order(const void *a, const void *b)

@@ -194,7 +194,7 @@ static void describe(const struct sim_event *ev, char *buf, size_t len)
 	switch (ev->kind) {
 	case SIM_EV_WRITE:
 		snprintf(buf, len, " %llu+%llu%s%s", (unsigned long long)ev->offset, (unsigned long long)ev->len,
-			 ev->data ? "" : " zeros", ev->size_after > ev->size_before ? " extends" : "");
+			 ev->data || ev->settled ? "" : " zeros", ev->size_after > ev->size_before ? " extends" : "");
 		break;
 	case SIM_EV_TRUNCATE:
 		snprintf(buf, len, " %llu -> %llu", (unsigned long long)ev->size_before,

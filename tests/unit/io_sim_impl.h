@@ -83,6 +83,7 @@ enum sim_event_kind {
 struct sim_event {
 	enum sim_event_kind kind;
 	bool failed;           /* SYNC, SYNC_DIR: returned an error */
+	bool settled;          /* WRITE, TRUNCATE: in the file's base */
 	uint32_t inode;        /* what it is about; SYNC_DIR: the directory */
 	uint32_t dir, dir2;    /* CREATE, UNLINK, RENAME: directory of path, of path2 */
 	uint64_t offset, len;  /* WRITE */
@@ -101,6 +102,7 @@ struct vc_sim {
 	struct sim_names base_names; /* when the history began */
 	struct sim_event *events;
 	size_t nevents, events_cap;
+	size_t settled;              /* no crash before this event is asked for */
 	struct vc_sim_fault fault;
 	char *fault_path;
 	unsigned faults;

@@ -4,13 +4,14 @@
  * every event of the last one, with every policy of crash_look_range.
  *
  * A world is one sequence. Those whose operations do not apply, or whose last one changes nothing on disk, end early: a
- * shorter or an equal one covers them. See crash_drive.h for the environment; VC_TEST_LENGTH: no longer sequences;
- * VC_TEST_PART: K/N, the K-th of N parts of them, each a mixture.
+ * shorter or an equal one covers them, and what a crash before the first event of the last one leaves. See crash_drive.h for the environment; VC_TEST_LENGTH: no longer sequences;
+ * VC_TEST_PART: K/N, the K-th of N parts of them, each a mixture. With VC_TEST_STATES=all fewer states are struck again.
  */
 #include "config.h"
 #include "unit.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include "crash_count.h"
 #include "crash_drive.h"
 #include "crash_look.h"
@@ -21,6 +22,9 @@
 #define LENGTH_MAX 3
 #define STATES_DEFAULT 3000
 #define NEST 40
+/* When all there is will be looked at, there are millions of states to choose those from that more is asked of. */
+#define ALL_NEST 500
+#define ALL_REBUILD 80
 
 static bool has(struct crash_run *run, const char *name)
 {
@@ -299,6 +303,13 @@ static void note_sequence(const struct sequence *s)
 	world_note("\n");
 }
 
+static bool all_wanted(void)
+{
+	const char *given = getenv("VC_TEST_STATES");
+
+	return given && strcmp(given, "all") == 0;
+}
+
 static void world(uint64_t i, uint64_t seed, size_t want)
 {
 	struct sequence s = sequence_of(i);
@@ -308,14 +319,18 @@ static void world(uint64_t i, uint64_t seed, size_t want)
 	struct crash_look look;
 
 	note_sequence(&s);
-	crash_look_init(&look, seed, NEST);
+	crash_look_init(&look, seed, all_wanted() ? ALL_NEST : NEST);
+	if (all_wanted())
+		look.rebuild = ALL_REBUILD;
 	beginnings[s.beginning](run);
 	for (size_t k = 0; k < s.length && applies; k++) {
 		from = vc_sim_events(run->sim);
 		applies = ops[s.op[k]].run(run);
 	}
-	if (applies && vc_sim_events(run->sim) > from)
-		crash_look_range(&look, run, from, vc_sim_events(run->sim), want);
+	if (applies && vc_sim_events(run->sim) > from) {
+		vc_sim_settle(run->sim, from);
+		crash_look_range(&look, run, s.length > 1 ? from + 1 : from, vc_sim_events(run->sim), want);
+	}
 	crash_look_fini(&look);
 	crash_run_free(run);
 }
@@ -327,7 +342,7 @@ static void world_of_part(uint64_t i, uint64_t seed, size_t want) { world(i * np
 static void test_sequences(void **state VC_UNUSED)
 {
 	const char *given = getenv("VC_TEST_PART");
-	struct crash_drive drive = { .states_default = STATES_DEFAULT, .world = world_of_part };
+	struct crash_drive drive = { .states_default = STATES_DEFAULT, .pinned = true, .world = world_of_part };
 
 	if (given && *given && (sscanf(given, "%zu/%zu", &part, &nparts) != 2 || part < 1 || part > nparts || part > sequences_all()))
 		fail_msg("VC_TEST_PART: '%s' is not K/N", given);
