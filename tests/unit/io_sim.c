@@ -387,8 +387,10 @@ static const struct vc_io_ops sim_ops = {
 
 struct vc_sim *vc_sim_new(void)
 {
+	static atomic_uint_fast64_t sims;
 	struct vc_sim *sim = sim_alloc(sizeof(*sim));
 
+	sim->number = atomic_fetch_add(&sims, 1) + 1;
 	sim->io.ops = &sim_ops;
 	pthread_mutex_init(&sim->lock, NULL);
 	sim->capacity = UINT64_C(1) << 40;

@@ -92,7 +92,7 @@ struct vc_sim_policy {
 
 /** The file system after a crash at `at`, as a new sim with an empty history in which all this is certain. Cheap: pages are shared. */
 struct vc_sim *vc_sim_crash(struct vc_sim *sim, size_t at, const struct vc_sim_policy *policy);
-/** Of what decides what vc_sim_crash makes: equal keys make equal file systems. Cheaper than making one. */
+/** Of what decides what vc_sim_crash makes, this sim included: equal keys make equal file systems. Cheaper than making one. */
 uint64_t vc_sim_crash_key(struct vc_sim *sim, size_t at, const struct vc_sim_policy *policy);
 /** Of all names and contents as they are now: equal file systems have equal hashes. */
 uint64_t vc_sim_hash(struct vc_sim *sim);

@@ -378,7 +378,7 @@ void vc_sim_settle(struct vc_sim *sim, size_t from)
 /* A sync changes nothing but what is certain, which says nothing more once all is kept. */
 static uint64_t key_of(const struct replay *re, const struct vc_sim_policy *policy)
 {
-	uint64_t key = 1;
+	uint64_t key = re->sim->number;
 
 	for (size_t i = 0; i < re->end; i++) {
 		const struct sim_event *ev = &re->sim->events[i];

@@ -102,6 +102,7 @@ struct vc_sim {
 	struct sim_names base_names; /* when the history began */
 	struct sim_event *events;
 	size_t nevents, events_cap;
+	uint64_t number;             /* of this sim in this process; fixed */
 	size_t settled;              /* no crash before this event is asked for */
 	struct vc_sim_fault fault;
 	char *fault_path;
