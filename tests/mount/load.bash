@@ -13,12 +13,16 @@ loop=
 # A device that was let go of may be somebody else's by now.
 loop_is_ours() { [[ $(losetup --noheadings --output BACK-FILE "$1" 2>/dev/null) == "$TEST_DIR"/* ]]; }
 
-# Below a dead or hanging daemon nothing can be unmounted in peace: when the test fails, end it first.
+# Loop devices are let go of first, which takes effect when nobody uses them any more: later what they lie on may have no name. Below a dead or
+# hanging daemon nothing can be unmounted in peace: when the test fails, end it before.
 load_cleanup() {
 	local status=$? pid point
 
 	trap - EXIT
 	set +e
+	for loop in "${loops[@]}"; do
+		loop_is_ours "$loop" && losetup -d "$loop" 2>/dev/null
+	done
 	for pid in "${jobs_pids[@]}"; do
 		kill -KILL "$pid" 2>/dev/null
 	done
@@ -26,9 +30,6 @@ load_cleanup() {
 	cd /
 	awk -v dir="$TEST_DIR/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | tac | while read -r point; do
 		[ "$point" = "$MNT" ] || umount "$point" 2>/dev/null || umount -l "$point"
-	done
-	for loop in "${loops[@]}"; do
-		loop_is_ours "$loop" && losetup -d "$loop" 2>/dev/null
 	done
 	for pid in "${jobs_pids[@]}"; do
 		wait "$pid" 2>/dev/null
