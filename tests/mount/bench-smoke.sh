@@ -107,7 +107,7 @@ unmount_pool
 grep -q '^5 images' "$LOG" || fail "not all images are there: $(cat "$LOG")"
 
 # Interrupted while a child starts.
-in_time 60 python3 - "$bench" "$work" >"$TEST_DIR/starting.txt" 2>&1 <<'END' || fail "a child outlived the run: $(cat "$TEST_DIR/starting.txt")"
+timeout -k 5 60 python3 - "$bench" "$work" >"$TEST_DIR/starting.txt" 2>&1 <<'END' || fail "a child outlived the run: $(cat "$TEST_DIR/starting.txt")"
 import os, signal, subprocess, sys, time
 sys.path.insert(0, sys.argv[1])
 import work
