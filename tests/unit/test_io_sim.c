@@ -282,7 +282,7 @@ static void test_settled_is_the_same(void **state VC_UNUSED)
 {
 	uint64_t seed = vc_unit_seed();
 
-	for (unsigned round = 0; round < 20; round++)
+	for (unsigned round = 0; round < 8; round++)
 		settled_is_the_same(&seed);
 }
 
