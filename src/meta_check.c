@@ -24,7 +24,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "meta_impl.h"
 #include "meta_page.h"
 #include "msg.h"
 
@@ -58,6 +57,20 @@ static int file_read(const struct meta_file *file, void *buf, size_t len, uint64
 		done += (size_t)n;
 	}
 	return 0;
+}
+
+/* No message for -ENOENT. */
+static int file_open(struct meta_file *file)
+{
+	int r;
+
+	file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+	if (file->fd >= 0)
+		return 0;
+	r = -errno;
+	if (r != -ENOENT)
+		vc_err("%s: open: %s", file->path, strerror(-r));
+	return r;
 }
 
 static int file_bad(const struct meta_file *file, const char *what)
@@ -254,9 +267,9 @@ int vc_meta_check_lock(const char *dir)
 
 	if ((size_t)snprintf(path, sizeof(path), "%s/lock.mdb", dir) >= sizeof(path))
 		return -ENAMETOOLONG;
-	lock.fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (lock.fd < 0)
-		return errno == ENOENT ? 0 : vc_meta_failed(path, "open", errno);
+	r = file_open(&lock);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
 	r = lock_read(&lock);
 	close(lock.fd);
 	if (r < 0)
@@ -267,15 +280,10 @@ int vc_meta_check_lock(const char *dir)
 int vc_meta_check_file(const char *path)
 {
 	struct meta_file file = { .path = path };
-	int r;
+	int r = file_open(&file);
 
-	file.fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (file.fd < 0) {
-		r = -errno;
-		if (r != -ENOENT)
-			vc_err("%s: open: %s", path, strerror(-r));
+	if (r < 0)
 		return r;
-	}
 	r = file_check(&file);
 	close(file.fd);
 	return r;

@@ -17,7 +17,8 @@ int vc_meta_check_file(const char *path) VC_MUST_CHECK;
 
 /**
  * Read all of LMDB's table of readers in the directory `dir`: LMDB maps it too, and lives as long as it can be read. A table that is not there yet
- * is in order. Returns 0 or -errno.
+ * is in order. Not while this process has the store open: closing any descriptor of the table ends LMDB's locks on it (fcntl(2)).
+ * Returns 0 or -errno.
  */
 int vc_meta_check_lock(const char *dir) VC_MUST_CHECK;
 

@@ -47,7 +47,7 @@ static void guard_assert(MDB_env *env, const char *text)
 		siglongjmp(*guard_jump, SIGABRT);
 }
 
-void vc_meta_guard_install(void)
+void vc_meta_guard_install(MDB_env *env)
 {
 	struct sigaction ours = { .sa_sigaction = guard_fault, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK }, now;
 
@@ -58,9 +58,8 @@ void vc_meta_guard_install(void)
 		guard_before[i] = now;
 		sigaction(guard_signals[i], &ours, NULL);
 	}
+	mdb_env_set_assert(env, guard_assert);
 }
-
-void vc_meta_guard_asserts(MDB_env *env) { mdb_env_set_assert(env, guard_assert); }
 
 void vc_meta_break(struct vc_meta *meta, const char *why)
 {

@@ -94,9 +94,7 @@ bool vc_meta_ask_ahead(int fd, uint64_t bytes, uint64_t *at);
 /* ---- meta_guard.c ---- */
 
 /** Make faults find their way to vc_meta_guard. Called for every store that opens; cheap. */
-void vc_meta_guard_install(void);
-/** The same for LMDB's assertions. */
-void vc_meta_guard_asserts(MDB_env *env);
+void vc_meta_guard_install(MDB_env *env);
 /**
  * fn(ctx), which calls LMDB and nothing else. A fault (SIGBUS, SIGSEGV) or failed assertion of LMDB on the way ends it: the store is broken
  * from then on, one message is sent, and META_GONE returned, as it is at once for a broken store.

@@ -38,6 +38,7 @@ static int env_try_open(const char *path, unsigned flags, uint64_t map_size, MDB
 
 	if (rc)
 		return rc;
+	vc_meta_guard_install(*ret);
 	rc = mdb_env_set_maxdbs(*ret, VC_DB_COUNT);
 	if (!rc)
 		rc = mdb_env_set_maxreaders(*ret, META_READERS_MAX);
@@ -64,7 +65,6 @@ struct opening {
 	bool create;
 	struct vc_meta_txn *txn;
 	struct meta_disk_rows rows;
-	int dead;
 };
 
 /* Not every machine has so much address space to give: then as much as there is. */
@@ -82,14 +82,9 @@ static int open_env(void *ctx)
 int vc_meta_env_open(struct vc_meta *meta, const char *path, unsigned flags, uint64_t map_size)
 {
 	struct opening o = { .meta = meta, .path = path, .flags = flags, .map_size = map_size };
-	int rc;
+	int rc = vc_meta_guard(meta, "open", open_env, &o);
 
-	vc_meta_guard_install();
-	rc = vc_meta_guard(meta, "open", open_env, &o);
-	if (rc)
-		return vc_meta_failed(meta->path, "open", rc);
-	vc_meta_guard_asserts(meta->env);
-	return 0;
+	return rc ? vc_meta_failed(meta->path, "open", rc) : 0;
 }
 
 static int open_databases(void *ctx)
@@ -312,16 +307,16 @@ int vc_meta_scrub(struct vc_meta *meta, const struct vc_meta_scrub *scrub)
 
 static int open_readers(void *ctx)
 {
-	struct opening *o = ctx;
+	struct vc_meta *meta = ctx;
+	int dead;
 
-	return mdb_reader_check(o->meta->env, &o->dead);
+	return mdb_reader_check(meta->env, &dead);
 }
 
 /* Slots of processes that died would pin old pages. */
 static int free_readers(struct vc_meta *meta)
 {
-	struct opening o = { .meta = meta };
-	int rc = vc_meta_guard(meta, "check readers", open_readers, &o);
+	int rc = vc_meta_guard(meta, "check readers", open_readers, meta);
 
 	return rc ? vc_meta_failed(meta->path, "check readers", rc) : 0;
 }

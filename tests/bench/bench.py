@@ -100,7 +100,6 @@ class Bench:
             say(f"  ({self.results.seconds[kind.name]:.0f} s)")
 
     def stop(self):
-        self.work.ignore_interrupts()
         for system in reversed(list(self.systems.values())):
             try:
                 system.stop()
@@ -189,6 +188,7 @@ def main(argv):
         bench.trouble.append("interrupted")
         say("interrupted; cleaning up ...")
     finally:
+        bench.work.ignore_interrupts()
         if bench.golden:
             data = bench.data(time.monotonic() - start)
         cleaned = bench.stop()

@@ -292,6 +292,7 @@ def main(argv):
         scale.trouble.append("interrupted")
         say("interrupted; cleaning up ...")
     finally:
+        scale.work.ignore_interrupts()
         data = scale.data(time.monotonic() - start)
         cleaned = scale.work.close()
     files = write_results(options, data) if data["series"] and not interrupted else []

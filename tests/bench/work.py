@@ -153,12 +153,12 @@ class Work:
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **how)
             self.children[process.pid] = process
+            return process
         finally:
             self.starting = False
-        if self.interrupted:
-            self.interrupted = False
-            raise KeyboardInterrupt
-        return process
+            if self.interrupted:
+                self.interrupted = False
+                raise KeyboardInterrupt
 
     def run(self, *command, limit=600, quiet_failure=False):
         """Run to the end; returns its output."""

@@ -22,6 +22,7 @@
 struct shared {
 	_Atomic uint64_t next;
 	_Atomic uint64_t world[JOBS_MAX]; /* which one each process is at */
+	bool pinned; /* one process alone may run beside other tests, pinned to the same processor */
 };
 
 static size_t states_wanted(const struct crash_drive *drive)
@@ -88,7 +89,7 @@ static void start(const struct crash_drive *drive, struct shared *shared, unsign
 	if (*ret)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody is left behind when the test is killed */
-	if (drive->pinned)
+	if (shared->pinned)
 		stay_on_one_processor(me);
 	work(drive, shared, me, seed, want); /* a failure ends in cmocka's report and our exit status */
 	_exit(0);
@@ -117,7 +118,7 @@ static bool wait_all(const struct shared *shared, const pid_t *pids, unsigned n)
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 			continue;
 		if (ok)
-			printf("failed in world %llu; repeat with VC_TEST_WORLD=%llu and the same VC_TEST_SEED and VC_TEST_PART (status %#x)\n",
+			printf("failed in world %llu; repeat with VC_TEST_WORLD=%llu and the same VC_TEST_SEED, VC_TEST_PART and VC_TEST_STATES (status %#x)\n",
 			       (unsigned long long)shared->world[i], (unsigned long long)shared->world[i], (unsigned)status);
 		for (unsigned k = 0; ok && k < n; k++)
 			if (k != i)
@@ -140,6 +141,7 @@ void crash_drive(const struct crash_drive *drive)
 
 	assert(shared != MAP_FAILED && memory);
 	setenv("VC_TEST_MEMORY", memory, 1); /* a process that fails leaves its simulated disk there */
+	shared->pinned = drive->pinned && n > 1;
 	crash_count_share();
 	if (world && *world) {
 		uint64_t i = strtoull(world, NULL, 0);

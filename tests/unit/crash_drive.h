@@ -15,7 +15,7 @@
 struct crash_drive {
 	size_t states_default;
 	size_t nworlds; /* 0: no end */
-	bool pinned;    /* each process on one processor: twice as fast, and less happens at once */
+	bool pinned;    /* several processes stay on one processor each: twice as fast, and less happens at once */
 	/* Explore world `i` with what random numbers it likes of `seed`, until `want` states are counted in all; fails the test. */
 	void (*world)(uint64_t i, uint64_t seed, size_t want);
 };

@@ -375,7 +375,10 @@ void vc_sim_settle(struct vc_sim *sim, size_t from)
 	pthread_mutex_unlock(&sim->lock);
 }
 
-/* A sync changes nothing but what is certain, which says nothing more once all is kept. */
+/*
+ * After decide_all. A sync changes nothing but what is certain, which says nothing more once all is kept; which sectors of a torn write are lost is drawn
+ * from the seed as it is now.
+ */
 static uint64_t key_of(const struct replay *re, const struct vc_sim_policy *policy)
 {
 	uint64_t key = re->sim->number;
@@ -384,7 +387,7 @@ static uint64_t key_of(const struct replay *re, const struct vc_sim_policy *poli
 		const struct sim_event *ev = &re->sim->events[i];
 		const struct verdict *v = &re->verdicts[i];
 		uint64_t part[4] = { i, v->fate * 4u + v->keep_size * 2u + (v->uncertain && policy->keep != VC_SIM_KEEP_ALL), v->size,
-				     v->fate == FATE_TORN ? policy->seed : 0 };
+				     v->fate == FATE_TORN ? re->seed : 0 };
 
 		if (!ev->settled && (is_name_event(ev) || ev->kind == SIM_EV_WRITE || ev->kind == SIM_EV_TRUNCATE))
 			key = vc_sum64(part, sizeof(part), key);

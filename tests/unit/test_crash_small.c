@@ -4,8 +4,9 @@
  * every event of the last one, with every policy of crash_look_range.
  *
  * A world is one sequence. Those whose operations do not apply, or whose last one changes nothing on disk, end early: a
- * shorter or an equal one covers them, and what a crash before the first event of the last one leaves. See crash_drive.h for the environment; VC_TEST_LENGTH: no longer sequences;
- * VC_TEST_PART: K/N, the K-th of N parts of them, each a mixture. With VC_TEST_STATES=all fewer states are struck again.
+ * shorter or an equal one covers them, and what a crash before the first event of the last one leaves (in a log of other sizes, and perhaps in
+ * another part). See crash_drive.h for the environment; VC_TEST_LENGTH: no longer sequences; VC_TEST_PART: K/N, the K-th of N parts of them, each a
+ * mixture. With VC_TEST_STATES=all fewer states are struck again.
  */
 #include "config.h"
 #include "unit.h"
@@ -22,7 +23,7 @@
 #define LENGTH_MAX 3
 #define STATES_DEFAULT 3000
 #define NEST 40
-/* When all there is will be looked at, there are millions of states to choose those from that more is asked of. */
+/* When all there is will be looked at, of the greatest length, there are millions of states to choose those from that more is asked of. */
 #define ALL_NEST 500
 #define ALL_REBUILD 80
 
@@ -303,11 +304,13 @@ static void note_sequence(const struct sequence *s)
 	world_note("\n");
 }
 
+static size_t part = 1, nparts = 1; /* VC_TEST_PART */
+
 static bool all_wanted(void)
 {
 	const char *given = getenv("VC_TEST_STATES");
 
-	return given && strcmp(given, "all") == 0;
+	return given && strcmp(given, "all") == 0 && length_wanted() == LENGTH_MAX;
 }
 
 static void world(uint64_t i, uint64_t seed, size_t want)
@@ -319,9 +322,11 @@ static void world(uint64_t i, uint64_t seed, size_t want)
 	struct crash_look look;
 
 	note_sequence(&s);
-	crash_look_init(&look, seed, all_wanted() ? ALL_NEST : NEST);
-	if (all_wanted())
-		look.rebuild = ALL_REBUILD;
+	crash_look_init(&look, seed, NEST);
+	if (all_wanted()) {
+		look.nest = (unsigned)VC_MAX(ALL_NEST / nparts, look.nest);
+		look.rebuild = (unsigned)VC_MAX(ALL_REBUILD / nparts, look.rebuild);
+	}
 	beginnings[s.beginning](run);
 	for (size_t k = 0; k < s.length && applies; k++) {
 		from = vc_sim_events(run->sim);
@@ -334,8 +339,6 @@ static void world(uint64_t i, uint64_t seed, size_t want)
 	crash_look_fini(&look);
 	crash_run_free(run);
 }
-
-static size_t part = 1, nparts = 1;
 
 static void world_of_part(uint64_t i, uint64_t seed, size_t want) { world(i * nparts + part - 1, seed, want); }
 

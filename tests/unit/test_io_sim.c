@@ -203,7 +203,6 @@ static void test_every_crash_state_is_legal(void **state VC_UNUSED)
 	}
 }
 
-/* Every subset of three unsynced sectors is found; so the simulation is not too kind. */
 /* ---- what is settled, and what decides ---- */
 
 #define TWO_STEPS 60
@@ -286,6 +285,7 @@ static void test_settled_is_the_same(void **state VC_UNUSED)
 		settled_is_the_same(&seed);
 }
 
+/* Every subset of three unsynced sectors is found; so the simulation is not too kind. */
 static void test_random_reaches_all(void **state)
 {
 	struct vc_sim *sim = *state;
