@@ -3,7 +3,7 @@
  * Damaged pools (D5): random pools, closed or killed; a bit, a sector, a block, the end or the whole of some file is not what it was; then
  * everything is read, and in a third of the cases written. Each case is a process of its own, so that a signal is a finding like others.
  *
- * VC_TEST_CASES: how many; VC_TEST_SEED; VC_TEST_KEEP=DIR: leave damaged pools that were judged wrong there; VC_TEST_MESSAGES: what
+ * VC_TEST_CASES: how many; VC_TEST_THIN; VC_TEST_SEED; VC_TEST_KEEP=DIR: leave damaged pools that were judged wrong there; VC_TEST_MESSAGES: what
  * the engine says.
  */
 #include "config.h"
@@ -110,7 +110,7 @@ static void run_base(uint64_t *rng, unsigned long first, unsigned long n, unsign
 static void test_random(void **state VC_UNUSED)
 {
 	const char *given = getenv("VC_TEST_CASES");
-	unsigned long cases = given ? strtoul(given, NULL, 0) : CASES_DEFAULT, counts[CORRUPT_OUTCOMES + 1] = { 0 };
+	unsigned long cases = given ? strtoul(given, NULL, 0) : CASES_DEFAULT / vc_unit_thin(), counts[CORRUPT_OUTCOMES + 1] = { 0 };
 	uint64_t rng = vc_unit_seed();
 
 	for (unsigned long done = 0; done < cases; done += CASES_PER_BASE)

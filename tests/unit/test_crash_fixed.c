@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Small scenarios whose every crash point is looked at, under many policies; and syncs that fail (D4). */
+/*
+ * Small scenarios whose every crash point is looked at, under many policies; and syncs that fail (D4).
+ *
+ * VC_TEST_THIN: only each so many-th point, beginning at a random one, and the last. VC_TEST_SEED: of that choice.
+ */
 #include "config.h"
 #include "unit.h"
 
@@ -14,6 +18,11 @@
 #define DROPS_MAX 12
 
 static size_t checked;
+static uint64_t stride, stride_rng;
+
+/* The first crash point to look at, and the next one. */
+static size_t point_first(size_t from) { return from + vc_unit_below(&stride_rng, stride); }
+static size_t point_next(size_t at, size_t end) { return at < end ? VC_MIN(at + stride, end) : end + 1; }
 
 /* ---- every crash point ---- */
 
@@ -29,7 +38,7 @@ static void crash_everywhere(struct crash_run *run, size_t from)
 						  VC_SIM_KEEP_RANDOM, VC_SIM_KEEP_RANDOM };
 	size_t end = vc_sim_events(run->sim);
 
-	for (size_t at = from; at <= end; at++) {
+	for (size_t at = VC_MIN(point_first(from), end); at <= end; at = point_next(at, end)) {
 		size_t n = vc_sim_uncertain(run->sim, at);
 
 		for (size_t i = 0; i < VC_ARRAY_LEN(kinds); i++)
@@ -391,10 +400,12 @@ static void test_create(void **state VC_UNUSED)
 	struct vc_sim *sim = vc_sim_new();
 	struct vc_pool_geometry geometry;
 	uint64_t rng = 12;
+	size_t end;
 
 	engine_geometry(&rng, &geometry);
 	assert_int_equal(vc_pool_create(vc_sim_io(sim), CRASH_POOL, &geometry), 0);
-	for (size_t at = 0; at <= vc_sim_events(sim); at++) {
+	end = vc_sim_events(sim);
+	for (size_t at = VC_MIN(point_first(0), end); at <= end; at = point_next(at, end)) {
 		size_t n = vc_sim_uncertain(sim, at);
 
 		for (size_t i = 0; i < VC_ARRAY_LEN(kinds); i++)
@@ -436,5 +447,7 @@ int main(void)
 		scenario(test_journal_sync_fails),
 	};
 
+	stride = vc_unit_thin();
+	stride_rng = vc_unit_seed();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

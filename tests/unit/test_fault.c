@@ -3,7 +3,7 @@
  * Every call the engine makes on its files fails once, and for good, with every error that it may meet: nothing crashes or
  * hangs, nothing that was promised is lost, a failed sync stops the pool and a full disk does not.
  *
- * VC_TEST_STRIDE: only each so many-th call, beginning at a random one; 1, all of them, by `make faults`. VC_TEST_SEED.
+ * VC_TEST_STRIDE: only each so many-th call, beginning at a random one; 1, all of them, by `make faults`; VC_TEST_THIN. VC_TEST_SEED.
  */
 #include "config.h"
 #include "unit.h"
@@ -14,6 +14,7 @@
 #include "fault_script.h"
 
 #define SITES_MAX 5000
+#define STRIDE 3
 #define OPS_NAMED (VC_SIM_OPEN | VC_SIM_UNLINK | VC_SIM_RENAME | VC_SIM_MKDIR | VC_SIM_LIST)
 #define OPS_SYNC (VC_SIM_SYNC | VC_SIM_SYNC_DIR)
 #define OPS_SPACE (VC_SIM_OPEN | VC_SIM_WRITE | VC_SIM_ALLOCATE | VC_SIM_TRUNCATE | VC_SIM_RENAME | VC_SIM_MKDIR)
@@ -107,7 +108,7 @@ static void test_every_call(void **state VC_UNUSED)
 	uint64_t rng = vc_unit_seed(), began = vc_mono_ns();
 
 	base_seed = vc_unit_random(&rng);
-	stride = given ? strtoull(given, NULL, 0) : 3;
+	stride = given ? strtoull(given, NULL, 0) : STRIDE * vc_unit_thin();
 	assert_true(stride > 0);
 	nruns = 0;
 	for (size_t i = 0; i < VC_ARRAY_LEN(kinds); i++)

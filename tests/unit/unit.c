@@ -30,6 +30,15 @@ uint64_t vc_unit_seed(void)
 	return seed;
 }
 
+uint64_t vc_unit_thin(void)
+{
+	const char *given = getenv("VC_TEST_THIN");
+	uint64_t thin = given && *given ? strtoull(given, NULL, 0) : 1;
+
+	assert(thin > 0);
+	return thin;
+}
+
 static struct {
 	const uint8_t *bytes;
 	size_t left;

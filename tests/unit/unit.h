@@ -20,6 +20,9 @@
 /** The seed of a random test: VC_TEST_SEED from the environment, else a new one; printed, so that it can be given. */
 uint64_t vc_unit_seed(void);
 
+/** VC_TEST_THIN from the environment, else 1: a long test does so many times less of the same. For slow builds of what a fast one tests in full. */
+uint64_t vc_unit_thin(void);
+
 /** The next number of a generator (splitmix64); *state is the seed at first. */
 uint64_t vc_unit_random(uint64_t *state);
 /** A number below `n` (not 0). */
