@@ -6,13 +6,15 @@
 # acknowledged after it, reads give EIO and a message or the right bytes (D5); with a good disk again, all that was synced is there, and a prefix of
 # the rest (D1, D2). device-errors.py is the guest.
 #
-# VC_TEST_SEED; VC_TEST_ROUNDS: for each file system, each with a disk that fails to read and one that fails to write; the first one fails to
-# flush, once. VC_DEVICE_FS: which file systems.
+# VC_TEST_SEED; VC_TEST_ROUNDS (2, with sanitizers 1): for each file system, each with a disk that fails to read and one that fails to write; the
+# first one fails to flush, once. VC_DEVICE_FS: which file systems.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.bash"
 . "$SRC_DIR/tests/mount/load.bash"
 
-ROUNDS=${VC_TEST_ROUNDS:-2}
+rounds=2
+grep -q __asan_init "$VCLONEFS" && rounds=1
+ROUNDS=${VC_TEST_ROUNDS:-$rounds}
 GEOMETRY='--log-size=8M --log-segment=1M --segment=1M'
 KINDS=(write flush write-space write-once flush-space)
 options=(destage_ms=1 destage_ms=50 destage_ms=never)

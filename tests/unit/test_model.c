@@ -2,7 +2,7 @@
 /*
  * Random operations on a pool against a model in memory, with destage, clean, closing and sudden ends in between.
  *
- * VC_TEST_STEPS: how many steps in each of the runs; VC_TEST_SEED.
+ * VC_TEST_STEPS: how many steps in each of the runs; VC_TEST_THIN; VC_TEST_SEED.
  */
 #include "config.h"
 #include "unit.h"
@@ -124,7 +124,7 @@ static void run_end(struct run *run)
 static void test_random(void **state VC_UNUSED)
 {
 	const char *given = getenv("VC_TEST_STEPS");
-	unsigned long steps = given ? strtoul(given, NULL, 0) : STEPS_DEFAULT;
+	unsigned long steps = given ? strtoul(given, NULL, 0) : STEPS_DEFAULT / vc_unit_thin();
 	uint64_t rng = vc_unit_seed();
 
 	for (unsigned i = 0; i < RUNS; i++) {
