@@ -14,7 +14,7 @@ ROUNDS=${VC_TEST_ROUNDS:-16}
 PRELOAD=$BUILD_DIR/tests/mount/alloc-fail.so
 RATES=(655 130) # of 65536
 [ -f "$PRELOAD" ] || skip "tests/mount/alloc-fail.so was not built"
-grep -q __asan_init "$VCLONEFS" && skip "only without sanitizers, which have an allocator of their own"
+has_asan && skip "only without sanitizers, which have an allocator of their own"
 POOL_OPTIONS='--log-size=8M --log-segment=1M --segment=1M'
 setup_pool
 setup_load

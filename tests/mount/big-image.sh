@@ -18,7 +18,7 @@ export MNT
 raw=$TEST_DIR/golden.raw
 mkdir "$TEST_DIR/stage" "$TEST_DIR/a" "$TEST_DIR/b"
 sum=0 most=500
-grep -q __asan_init "$VCLONEFS" && most=100
+has_asan && most=100
 for dir in /usr/bin /usr/sbin /usr/lib/x86_64-linux-gnu/perl* /usr/share/perl /usr/lib/python3 /usr/share/doc /usr/include /usr/share/locale; do
 	[ -d "$dir" ] || continue
 	size=$(du -sm --one-file-system "$dir" | cut -f1)

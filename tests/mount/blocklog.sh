@@ -65,7 +65,7 @@ command -v qemu-storage-daemon >/dev/null || skip "qemu-storage-daemon is missin
 command -v mkfs.xfs >/dev/null || skip "mkfs.xfs is missing"
 need_loops
 [ -x "$PROGRAM" ] || skip "tests/power/blocklog was not built (it needs cmocka)"
-grep -q __asan_init "$PROGRAM" && skip "only without sanitizers"
+has_asan && skip "only without sanitizers"
 
 TEST_DIR=$(mktemp -d "${TMPDIR:-/tmp}/vclonefs-test.XXXXXX")
 LOG=$TEST_DIR/messages

@@ -21,6 +21,9 @@ skip() {
 	exit 77
 }
 
+# Was the build made with the address sanitizer?
+has_asan() { grep -q __asan_init "$VCLONEFS"; }
+
 exec {stderr}>&2 # of the test, whatever is redirected where it fails
 
 fail() {

@@ -13,7 +13,7 @@ set -euo pipefail
 . "$SRC_DIR/tests/mount/load.bash"
 
 rounds=2
-grep -q __asan_init "$VCLONEFS" && rounds=1
+has_asan && rounds=1
 ROUNDS=${VC_TEST_ROUNDS:-$rounds}
 GEOMETRY='--log-size=8M --log-segment=1M --segment=1M'
 KINDS=(write flush write-space write-once flush-space)

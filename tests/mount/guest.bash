@@ -32,7 +32,7 @@ setup_guest() {
 	[ "$(id -u)" = 0 ] || skip "must be root to mount in the guest"
 	command -v linux.uml >/dev/null || skip "linux.uml is missing (package user-mode-linux)"
 	[ -x "$BUILD_DIR/tests/power/powerguest" ] || skip "tests/power/powerguest was not built (it needs cmocka)"
-	grep -q __asan_init "$BUILD_DIR/vclonefs" && skip "only without sanitizers"
+	has_asan && skip "only without sanitizers"
 	guest_make_dir
 	trap guest_cleanup EXIT
 	trap 'exit 129' HUP INT TERM

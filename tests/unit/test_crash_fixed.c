@@ -21,7 +21,7 @@ static size_t checked;
 static uint64_t stride, stride_rng;
 
 /* The first crash point to look at, and the next one. */
-static size_t point_first(size_t from) { return from + vc_unit_below(&stride_rng, stride); }
+static size_t point_first(size_t from, size_t end) { return VC_MIN(from + vc_unit_below(&stride_rng, stride), end); }
 static size_t point_next(size_t at, size_t end) { return at < end ? VC_MIN(at + stride, end) : end + 1; }
 
 /* ---- every crash point ---- */
@@ -38,7 +38,7 @@ static void crash_everywhere(struct crash_run *run, size_t from)
 						  VC_SIM_KEEP_RANDOM, VC_SIM_KEEP_RANDOM };
 	size_t end = vc_sim_events(run->sim);
 
-	for (size_t at = VC_MIN(point_first(from), end); at <= end; at = point_next(at, end)) {
+	for (size_t at = point_first(from, end); at <= end; at = point_next(at, end)) {
 		size_t n = vc_sim_uncertain(run->sim, at);
 
 		for (size_t i = 0; i < VC_ARRAY_LEN(kinds); i++)
@@ -405,7 +405,7 @@ static void test_create(void **state VC_UNUSED)
 	engine_geometry(&rng, &geometry);
 	assert_int_equal(vc_pool_create(vc_sim_io(sim), CRASH_POOL, &geometry), 0);
 	end = vc_sim_events(sim);
-	for (size_t at = VC_MIN(point_first(0), end); at <= end; at = point_next(at, end)) {
+	for (size_t at = point_first(0, end); at <= end; at = point_next(at, end)) {
 		size_t n = vc_sim_uncertain(sim, at);
 
 		for (size_t i = 0; i < VC_ARRAY_LEN(kinds); i++)
