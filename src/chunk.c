@@ -29,6 +29,7 @@
 #include "checksum.h"
 #include "chunk_impl.h"
 #include "codec.h"
+#include "io_ring.h"
 #include "msg.h"
 
 /* Room for what is gathered, and for the chunk that completes it. */
@@ -127,7 +128,8 @@ int vc_chunk_open(const struct vc_chunk_params *params, struct vc_chunk_store **
 	while (store->missed_bits < VC_CHUNK_MISSED_BITS_MAX && (VC_CHUNK_MISSED_PLACE << store->missed_bits) < params->cache_bytes)
 		store->missed_bits++;
 	store->missed = calloc(UINT32_C(1) << store->missed_bits, sizeof(*store->missed));
-	r = store->dir && store->missed ? vc_cache_open(params->cache_bytes, &store->cache) : -ENOMEM;
+	store->ring = vc_io_ring_new();
+	r = store->dir && store->missed && store->ring ? vc_cache_open(params->cache_bytes, &store->cache) : -ENOMEM;
 	if (r == 0 && !params->read_only)
 		store->workers = vc_workers_new();
 	if (r == 0)
@@ -153,6 +155,7 @@ void vc_chunk_close(struct vc_chunk_store *store)
 {
 	if (!store)
 		return;
+	vc_chunk_later_fini(store);
 	for (int i = 0; i < VC_STREAM_COUNT; i++)
 		stream_fini(store, &store->streams[i]);
 	vc_workers_free(store->workers);

@@ -128,6 +128,22 @@ struct vc_chunk_want {
 };
 /** vc_chunk_read of one piece. */
 int vc_chunk_read_want(struct vc_chunk_store *store, const struct vc_chunk_want *want) VC_MUST_CHECK;
+/** What is told of a read that was not waited for. */
+struct vc_chunk_later {
+	/*
+	 * 0 with the whole chunk in *ref, which is given back with vc_chunk_put; or -EAGAIN: read it with vc_chunk_read_want, which says what is
+	 * wrong. On another thread, or the caller's; every other such read waits meanwhile, so it waits for nothing (but locks below
+	 * VC_LOCK_CHUNK).
+	 */
+	void (*done)(struct vc_chunk_later *later, int error, struct vc_cache_ref *ref);
+};
+/**
+ * vc_chunk_read_want that does not wait for the device if it can be helped: as that, or -EINPROGRESS: later->done is called, or was, and nothing is
+ * put where `want` says.
+ */
+int vc_chunk_read_later(struct vc_chunk_store *store, const struct vc_chunk_want *want, struct vc_chunk_later *later) VC_MUST_CHECK;
+/** Until the reads begun by vc_chunk_read_later have been told. */
+void vc_chunk_drain_reads(struct vc_chunk_store *store);
 /**
  * vc_chunk_read of `n` pieces at once: chunks that are not in the cache and lie one behind another in a file are read with one
  * call and expanded by several threads. 0, or the error of the first piece that failed, with its number in *ret_failed; others may

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * chunk_impl: what chunk.c (life, appending), chunk_direct.c (large writes), chunk_segment.c (segments and their files), chunk_sync.c,
- * chunk_read.c and chunk_read_many.c (reading and verifying) share. Nobody else includes it, but the store's unit test.
+ * chunk_read.c, chunk_read_many.c and chunk_later.c (reading and verifying) share. Nobody else includes it, but the store's unit test.
  *
  *   store -> segs[]    every segment, ascending; open and sealed
  *         -> streams[] -> seg (one user), position, pending buffer
@@ -91,6 +91,8 @@ struct vc_chunk_store {
 	struct vc_workers *workers; /* for compression; may be NULL */
 	_Atomic uint32_t *missed;   /* fingerprints of chunks that were looked for in the cache in vain; a hint */
 	unsigned int missed_bits;   /* fixed: how many places it has, as a power of two */
+	struct vc_io_ring *ring;
+	struct chunk_fetch *fetches; /* lock; free ones */
 	struct chunk_stream streams[VC_STREAM_COUNT];
 
 	struct vc_mutex lock;
@@ -174,6 +176,28 @@ int vc_chunk_expand(const struct vc_disk_chunk *head, const uint8_t *payload, vo
 int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why);
 /* Hand over what is wanted of the expanded chunk; takes *ref, which the caller held. 0 or -EBADMSG. */
 int vc_chunk_deliver(struct vc_chunk_store *store, const struct vc_chunk_want *want, struct vc_cache_ref *ref) VC_MUST_CHECK;
+
+/* Was this chunk missed a while ago? Remembers that it was now. */
+bool vc_chunk_missed_before(struct vc_chunk_store *store, uint64_t entry);
+/* vc_cache_load_fn; ctx is the store. */
+int vc_chunk_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len) VC_MUST_CHECK;
+
+/*
+ * What is read past the page cache for an entry, whole sectors: [from, to). At most VC_CHUNK_PAST_MAX bytes.
+ */
+#define VC_CHUNK_PAST_MAX (VC_ROUND_UP(VC_CHUNK_SIZE_MAX, (size_t)VC_IO_PAST_ALIGN) + VC_IO_PAST_ALIGN)
+static inline uint64_t vc_chunk_past_from(uint64_t entry) { return VC_ROUND_DOWN((uint64_t)vc_entry_offset(entry), (uint64_t)VC_IO_PAST_ALIGN); }
+static inline uint64_t vc_chunk_past_to(uint64_t entry)
+{
+	return VC_ROUND_UP((uint64_t)vc_entry_offset(entry) + vc_entry_read_len(entry), (uint64_t)VC_IO_PAST_ALIGN);
+}
+
+/* ---- chunk_later.c ---- */
+
+/* Ends the thread and frees what it used. */
+void vc_chunk_later_fini(struct vc_chunk_store *store);
+
+/* ---- all that read ---- */
 
 /* The header's own checksum, bound to the address that the chunk lies at. */
 /* Are codec, blocks and stored length of a header possible together? */

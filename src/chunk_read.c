@@ -135,8 +135,7 @@ static int read_fetch(struct vc_chunk_store *store, uint64_t entry, struct chunk
 	return 0;
 }
 
-/* Was this chunk missed a while ago? Remembers that it was now. */
-static bool read_missed_before(struct vc_chunk_store *store, uint64_t entry)
+bool vc_chunk_missed_before(struct vc_chunk_store *store, uint64_t entry)
 {
 	uint64_t hash = entry * UINT64_C(0x9e3779b97f4a7c15);
 	_Atomic uint32_t *slot = &store->missed[hash >> (64 - store->missed_bits)];
@@ -144,9 +143,6 @@ static bool read_missed_before(struct vc_chunk_store *store, uint64_t entry)
 
 	return atomic_exchange_explicit(slot, print, memory_order_relaxed) == print;
 }
-
-/* On the stack of whoever reads: memory that is already there and warm. */
-#define READ_PAST_MAX (VC_ROUND_UP(VC_CHUNK_SIZE_MAX, (size_t)VC_IO_PAST_ALIGN) + VC_IO_PAST_ALIGN)
 
 static ssize_t read_past(struct vc_chunk_store *store, uint64_t entry, uint8_t *buf, uint64_t from, uint64_t to)
 {
@@ -162,18 +158,17 @@ static ssize_t read_past(struct vc_chunk_store *store, uint64_t entry, uint8_t *
 }
 
 /*
- * Read and verify a whole chunk past the page cache into a buffer of READ_PAST_MAX aligned bytes, where the payload stays. 0, -EAGAIN: read it
+ * Read and verify a whole chunk past the page cache into a buffer of VC_CHUNK_PAST_MAX aligned bytes, where the payload stays. 0, -EAGAIN: read it
  * the usual way, for whatever reason, -errno: it has no file.
  */
 static int read_verified_past(struct vc_chunk_store *store, uint64_t entry, uint8_t *buf, struct chunk_raw *raw)
 {
-	uint64_t offset = vc_entry_offset(entry), from = VC_ROUND_DOWN(offset, (uint64_t)VC_IO_PAST_ALIGN);
-	uint64_t to = VC_ROUND_UP(offset + vc_entry_read_len(entry), (uint64_t)VC_IO_PAST_ALIGN);
+	uint64_t offset = vc_entry_offset(entry), from = vc_chunk_past_from(entry);
 	ssize_t n;
 
-	if (vc_chunk_entry_wrong(entry) || read_missed_before(store, entry))
+	if (vc_chunk_entry_wrong(entry) || vc_chunk_missed_before(store, entry))
 		return -EAGAIN;
-	n = read_past(store, entry, buf, from, to);
+	n = read_past(store, entry, buf, from, vc_chunk_past_to(entry));
 	if (n < 0)
 		return (int)n;
 	if ((size_t)n < offset - from + sizeof(raw->head))
@@ -230,11 +225,11 @@ static int read_expand(struct chunk_raw *raw, void **ret_buf, size_t *ret_len)
 	return 0;
 }
 
-/* vc_cache_load_fn */
-static int read_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
+int vc_chunk_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
 {
 	struct vc_chunk_store *store = ctx;
-	_Alignas(VC_IO_PAST_ALIGN) uint8_t buf[READ_PAST_MAX];
+	/* On the stack: memory that is already there and warm. */
+	_Alignas(VC_IO_PAST_ALIGN) uint8_t buf[VC_CHUNK_PAST_MAX];
 	struct chunk_raw raw = { .mem = NULL };
 	const char *why = NULL;
 	int r = read_verified_past(store, key, buf, &raw);
@@ -278,7 +273,7 @@ int vc_chunk_read_want(struct vc_chunk_store *store, const struct vc_chunk_want 
 
 	if (want->nblocks < 1 || want->nblocks > VC_CHUNK_BLOCKS_MAX || vc_chunk_entry_wrong(want->entry))
 		return vc_chunk_corrupt(store, want->entry, "the map names an impossible address");
-	r = vc_cache_get(store->cache, vc_entry_chunk(want->entry), read_load, store, &ref);
+	r = vc_cache_get(store->cache, vc_entry_chunk(want->entry), vc_chunk_load, store, &ref);
 	return r < 0 ? r : vc_chunk_deliver(store, want, &ref);
 }
 

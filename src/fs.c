@@ -175,6 +175,7 @@ static void worker_fini(struct fs_worker *w)
 	if (w->fd >= 0)
 		close(w->fd);
 	free(w->in.mem);
+	fs_later_free(w->later);
 	free(w->buffer);
 }
 
@@ -403,6 +404,7 @@ void vc_fs_close(struct vc_fs *fs)
 	}
 	for (unsigned int i = 0; fs->workers && i < fs->nworkers; i++)
 		worker_join(&fs->workers[i]);
+	vc_volume_drain_reads(fs->pool);
 	fs_wait_ops(fs);
 	fs_queue_stop(&fs->notify);
 	fs_queue_stop(&fs->finish);

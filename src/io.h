@@ -20,6 +20,8 @@
 
 struct vc_io;
 struct vc_file;
+struct vc_io_ring;
+struct vc_io_read;
 
 enum vc_io_open_flags {
 	VC_IO_READ = 0,       /* read only */
@@ -55,6 +57,11 @@ struct vc_io_ops {
 	 * cannot be read so, or because of an error, which preadv then names. Optional.
 	 */
 	ssize_t (*pread_past)(struct vc_file *file, void *buf, size_t len, uint64_t offset);
+	/*
+	 * Read without waiting for it, as `read` says (io_ring.h): 0, and its `done` is called, or was, on a thread of the ring or the caller's;
+	 * the file stays open until then. -EAGAIN: preadv shall be used. No message is sent. Optional.
+	 */
+	int (*start_read)(struct vc_file *file, struct vc_io_ring *ring, struct vc_io_read *read);
 	int (*unlink)(struct vc_io *io, const char *path);
 	int (*rename)(struct vc_io *io, const char *from, const char *to);
 	int (*mkdir)(struct vc_io *io, const char *path); /* mode 0700 */
@@ -146,6 +153,10 @@ static inline void vc_io_read_ahead(struct vc_file *f, uint64_t off, uint64_t le
 static inline VC_MUST_CHECK ssize_t vc_io_pread_past(struct vc_file *f, void *buf, size_t len, uint64_t off)
 {
 	return f->io->ops->pread_past ? f->io->ops->pread_past(f, buf, len, off) : -EAGAIN;
+}
+static inline VC_MUST_CHECK int vc_io_start_read(struct vc_file *f, struct vc_io_ring *ring, struct vc_io_read *read)
+{
+	return f->io->ops->start_read ? f->io->ops->start_read(f, ring, read) : -EAGAIN;
 }
 static inline VC_MUST_CHECK int vc_io_unlink(struct vc_io *io, const char *path) { return io->ops->unlink(io, path); }
 static inline VC_MUST_CHECK int vc_io_rename(struct vc_io *io, const char *from, const char *to)

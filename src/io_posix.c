@@ -20,6 +20,7 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "io_ring.h"
 #include "io_vet.h"
 #include "msg.h"
 
@@ -299,22 +300,46 @@ static int past_open(struct posix_file *pf)
 	return fd;
 }
 
-static ssize_t posix_pread_past(struct vc_file *file, void *buf, size_t len, uint64_t offset)
+/* The descriptor to read this range through, or -1. */
+static int past_fd(struct posix_file *pf, size_t len, uint64_t offset)
 {
-	struct posix_file *pf = to_posix(file);
 	int fd = atomic_load_explicit(&pf->past_fd, memory_order_acquire);
-	ssize_t n;
 
 	if (atomic_load_explicit(&pf->past_fails, memory_order_relaxed) || past_may_be_cached(pf->fd, offset, len))
-		return -EAGAIN;
-	if (fd < 0)
-		fd = past_open(pf);
+		return -1;
+	return fd < 0 ? past_open(pf) : fd;
+}
+
+/* n bytes, or -errno. */
+static ssize_t past_result(struct posix_file *pf, ssize_t n)
+{
+	if (n == -EINVAL)
+		atomic_store(&pf->past_fails, true);
+	return n < 0 ? -EAGAIN : n;
+}
+
+static ssize_t posix_pread_past(struct vc_file *file, void *buf, size_t len, uint64_t offset)
+{
+	int fd = past_fd(to_posix(file), len, offset);
+	ssize_t n;
+
 	if (fd < 0)
 		return -EAGAIN;
 	n = pread(fd, buf, len, (off_t)offset);
-	if (n < 0 && errno == EINVAL)
-		atomic_store(&pf->past_fails, true);
-	return n < 0 ? -EAGAIN : n;
+	return past_result(to_posix(file), n < 0 ? -errno : n);
+}
+
+static void read_arrived(struct vc_io_read *read, ssize_t n)
+{
+	read->done(read, read->past ? past_result(to_posix(read->file), n) : n < 0 ? -EAGAIN : n);
+}
+
+static int posix_start_read(struct vc_file *file, struct vc_io_ring *ring, struct vc_io_read *read)
+{
+	read->file = file;
+	read->arrived = read_arrived;
+	read->fd = read->past ? past_fd(to_posix(file), read->len, read->offset) : to_posix(file)->fd;
+	return read->fd < 0 ? -EAGAIN : vc_io_ring_add(ring, read);
 }
 
 static int posix_lock(struct vc_file *file)
@@ -427,6 +452,7 @@ static const struct vc_io_ops posix_ops = {
 	.start_writeback = posix_start_writeback,
 	.read_ahead = posix_read_ahead,
 	.pread_past = posix_pread_past,
+	.start_read = posix_start_read,
 	.unlink = posix_unlink,
 	.rename = posix_rename,
 	.mkdir = posix_mkdir,

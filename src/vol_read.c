@@ -254,17 +254,42 @@ static void pieces_cut(struct vc_inode *inode, struct vc_pieces *p, unsigned int
 
 void vc_pieces_put(struct vc_inode *inode, struct vc_pieces *pieces) { pieces_cut(inode, pieces, 0, 0); }
 
-static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c)
+/* struct vc_chunk_later.done */
+static void later_arrived(struct vc_chunk_later *chunk, int error, struct vc_cache_ref *ref)
+{
+	struct vc_read_later *later = vc_container_of(chunk, struct vc_read_later, chunk);
+	struct vc_pool *pool = later->pool;
+
+	if (error < 0) {
+		later->done(later, NULL, later->len);
+		return;
+	}
+	later->done(later, (const uint8_t *)ref->data + later->skip, later->len);
+	vc_chunk_put(pool->chunks, ref);
+}
+
+/* The one piece that a whole request is of. */
+static int fetch_later(struct vc_chunk_store *chunks, const struct vc_chunk_want *want, struct vc_read_later *later)
+{
+	later->chunk.done = later_arrived;
+	later->skip = vc_entry_block(want->entry) * (size_t)VC_BLOCK_SIZE;
+	return vc_chunk_read_later(chunks, want, &later->chunk);
+}
+
+/* `later`: when all is of one chunk, it need not be waited for (-EINPROGRESS). */
+static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c, struct vc_read_later *later)
 {
 	struct vc_chunk_store *chunks = vol_pool(inode)->chunks;
 	size_t failed = 0;
 	int r = 0;
 
-	if (c->n == 1)
+	if (c->n == 1 && later)
+		r = fetch_later(chunks, &c->wants[0], later);
+	else if (c->n == 1)
 		r = vc_chunk_read_want(chunks, &c->wants[0]);
 	else if (c->n > 1)
 		r = vc_chunk_read_many(chunks, c->wants, c->n, &failed);
-	if (r < 0)
+	if (r < 0 && r != -EINPROGRESS)
 		fetch_failed(inode, c->lbas[failed], r);
 	for (size_t i = 0; i < c->n && r == 0; i++)
 		if (c->pieces[i])
@@ -292,7 +317,8 @@ static void fetch_chunk(struct fetch_chunks *c, uint64_t lba, uint64_t entry, ui
 	c->lbas[c->n++] = lba;
 }
 
-static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t lba, uint64_t n, uint8_t *buf, struct vc_pieces *p)
+static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t lba, uint64_t n, uint8_t *buf, struct vc_pieces *p,
+		 struct vc_read_later *later)
 {
 	struct vc_pool *pool = vol_pool(inode);
 	struct fetch_chunks chunks;
@@ -303,6 +329,8 @@ static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t l
 		uint64_t run = fetch_run(&slots[i], n - i);
 		uint8_t *to = buf + i * VC_BLOCK_SIZE;
 
+		if (run < n)
+			later = NULL;
 		if (p && slots[i].kind != VC_SLOT_CHUNK)
 			piece_add(p, to, run * VC_BLOCK_SIZE);
 		if (slots[i].kind == VC_SLOT_CHUNK) {
@@ -316,7 +344,7 @@ static int fetch(struct vc_inode *inode, const struct vc_slot *slots, uint64_t l
 		}
 		i += run;
 	}
-	return r < 0 ? r : fetch_chunks(inode, &chunks);
+	return r < 0 ? r : fetch_chunks(inode, &chunks, later);
 }
 
 /* What overtook us is done when the fold lock is free. */
@@ -327,7 +355,8 @@ int vol_wait_for_checkpoint(struct vc_pool *pool)
 	return atomic_load(&pool->failed) ? -EIO : 0;
 }
 
-static int read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint8_t *buf, struct vc_pieces *p)
+static int read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint8_t *buf, struct vc_pieces *p,
+		       struct vc_read_later *later)
 {
 	struct vc_slot slots[VOL_WINDOW + 1];
 	struct hold hold;
@@ -341,7 +370,7 @@ static int read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, u
 
 		r = resolve(inode, &hold, lba, n, slots);
 		if (r == 0)
-			r = fetch(inode, slots, lba, n, buf, p);
+			r = fetch(inode, slots, lba, n, buf, p, n == nblocks ? later : NULL);
 		if (r < 0 && p)
 			pieces_cut(inode, p, npieces, nrefs);
 		root = hold.n ? hold.views[0]->root.id : 0;
@@ -367,7 +396,7 @@ static int read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, u
 
 int vol_read_blocks(struct vc_inode *inode, uint64_t lba, uint64_t nblocks, uint8_t *buf)
 {
-	return read_blocks(inode, lba, nblocks, buf, NULL);
+	return read_blocks(inode, lba, nblocks, buf, NULL, NULL);
 }
 
 static int read_partial(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset, struct vc_pieces *p)
@@ -383,20 +412,21 @@ static int read_partial(struct vc_inode *inode, uint8_t *buf, size_t len, uint64
 	return 0;
 }
 
-static int read_range(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset, struct vc_pieces *p)
+static int read_range(struct vc_inode *inode, uint8_t *buf, size_t len, uint64_t offset, struct vc_pieces *p, struct vc_read_later *later)
 {
 	size_t head = offset % VC_BLOCK_SIZE ? VC_MIN(len, VC_BLOCK_SIZE - (size_t)(offset % VC_BLOCK_SIZE)) : 0;
 	size_t middle = VC_ROUND_DOWN(len - head, (size_t)VC_BLOCK_SIZE), tail = len - head - middle;
 	int r = head ? read_partial(inode, buf, head, offset, p) : 0;
 
 	if (r == 0 && middle)
-		r = read_blocks(inode, (offset + head) >> VC_BLOCK_SHIFT, middle >> VC_BLOCK_SHIFT, buf + head, p);
+		r = read_blocks(inode, (offset + head) >> VC_BLOCK_SHIFT, middle >> VC_BLOCK_SHIFT, buf + head, p,
+				middle == len ? later : NULL);
 	if (r == 0 && tail)
 		r = read_partial(inode, buf + head + middle, tail, offset + head + middle, p);
 	return r;
 }
 
-static ssize_t read_bytes(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_pieces *p)
+static ssize_t read_bytes(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_pieces *p, struct vc_read_later *later)
 {
 	uint64_t size;
 	int r = vol_check_image(inode);
@@ -409,19 +439,30 @@ static ssize_t read_bytes(struct vc_inode *inode, void *buf, size_t len, uint64_
 	if (offset >= size || len == 0)
 		return 0;
 	len = (size_t)VC_MIN((uint64_t)len, size - offset);
-	r = read_range(inode, buf, len, offset, p);
+	if (later) {
+		later->pool = vol_pool(inode);
+		later->len = len;
+	}
+	r = read_range(inode, buf, len, offset, p, later);
 	return r < 0 ? r : (ssize_t)len;
 }
 
 ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
 {
-	return read_bytes(inode, buf, len, offset, NULL);
+	return read_bytes(inode, buf, len, offset, NULL, NULL);
 }
+
+ssize_t vc_volume_read_later(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_read_later *later)
+{
+	return read_bytes(inode, buf, len, offset, NULL, later);
+}
+
+void vc_volume_drain_reads(struct vc_pool *pool) { vc_chunk_drain_reads(pool->chunks); }
 
 ssize_t vc_volume_read_pieces(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_pieces *ret)
 {
 	ret->n = ret->nrefs = 0;
-	return len > VC_PIECES_BYTES_MAX ? -EINVAL : read_bytes(inode, buf, len, offset, ret);
+	return len > VC_PIECES_BYTES_MAX ? -EINVAL : read_bytes(inode, buf, len, offset, ret, NULL);
 }
 
 /* ---- reading ahead ---- */

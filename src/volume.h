@@ -12,11 +12,32 @@
 
 #include <sys/uio.h>
 #include "cache.h"
+#include "chunk.h"
 #include "format.h"
 #include "names.h"
 
 /** Bytes read (short only at the end of the image), or -EIO (device or damaged data; message sent), ... */
 ssize_t vc_volume_read(struct vc_inode *inode, void *buf, size_t len, uint64_t offset) VC_MUST_CHECK;
+
+/** What is told of a read that was not waited for. */
+struct vc_read_later {
+	/*
+	 * The `len` bytes that vc_volume_read_later was asked for are at `data` until this returns; NULL: read again with vc_volume_read. From
+	 * another thread, or the caller's; all other such reads wait meanwhile, so it waits for nothing.
+	 */
+	void (*done)(struct vc_read_later *later, const void *data, size_t len);
+	/* Private. */
+	struct vc_chunk_later chunk;
+	struct vc_pool *pool;
+	size_t skip, len;
+};
+/**
+ * vc_volume_read that does not wait for the device if it can be helped: as that, or -EINPROGRESS: later->done is called, or was, and nothing is put into
+ * buf. The inode stays until then.
+ */
+ssize_t vc_volume_read_later(struct vc_inode *inode, void *buf, size_t len, uint64_t offset, struct vc_read_later *later) VC_MUST_CHECK;
+/** Until the reads begun by vc_volume_read_later have been told. */
+void vc_volume_drain_reads(struct vc_pool *pool);
 
 /** Requests of at least this many bytes are worth vc_volume_read_pieces. At most VC_PIECES_BYTES_MAX. */
 #define VC_PIECES_BYTES_MIN (32u << 10)

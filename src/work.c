@@ -64,7 +64,7 @@ static void *work_thread(void *arg)
 	return NULL;
 }
 
-static unsigned int work_processors(void)
+unsigned int vc_work_processors(void)
 {
 	cpu_set_t set;
 
@@ -74,7 +74,7 @@ static unsigned int work_processors(void)
 struct vc_workers *vc_workers_new(void)
 {
 	struct vc_workers *workers = calloc(1, sizeof(*workers));
-	unsigned int want = VC_MIN(work_processors() - 1, (unsigned int)VC_WORKERS_MAX);
+	unsigned int want = VC_MIN(vc_work_processors() - 1, (unsigned int)VC_WORKERS_MAX);
 
 	if (!workers)
 		return NULL;

@@ -23,6 +23,9 @@ void vc_workers_free(struct vc_workers *workers);
 
 #define VC_WORKERS_MAX 15
 
+/** Processors that this process may use. */
+unsigned int vc_work_processors(void);
+
 /** How many threads there are besides the callers. */
 unsigned int vc_workers_count(const struct vc_workers *workers);
 

@@ -85,7 +85,7 @@ opens_or_tells() {
 		return
 	fi
 	[ $daemon_status -ge 1 ] && [ $daemon_status -lt 128 ] || fail "the daemon ended with status $daemon_status: $(cat "$LOG")"
-	grep -q "$POOL${1:+/[^ :]*: .*Input/output error}" "$LOG" || fail "no message names the file: $(cat "$LOG")"
+	grep -q "$POOL${1:+/$1}" "$LOG" || grep -q "$POOL/[^ :]*: .*Input/output error" "$LOG" || fail "no message names the file: $(cat "$LOG")"
 	echo "not opened: $(head -n 1 "$LOG" | sed "s|$TEST_DIR/||g")"
 }
 

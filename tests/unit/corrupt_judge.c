@@ -73,7 +73,7 @@ static bool look_range(struct look *l, const struct model_name *e, struct vc_ino
 
 	for (; from < to && ok; from += READ_STEP) {
 		size_t len = (size_t)VC_MIN(to - from, (uint64_t)READ_STEP);
-		ssize_t n = vc_volume_read(inode, got, len, from);
+		ssize_t n = from / READ_STEP % 2 ? vc_volume_read(inode, got, len, from) : engine_read_by_blocks(inode, got, len, from);
 		char name[64];
 
 		if (n < 0) {

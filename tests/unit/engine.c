@@ -120,6 +120,58 @@ int engine_rename(struct vc_inode *dir, const char *name, struct vc_inode *newdi
 	return vc_wait_result(&w, vc_names_rename(dir, name, newdir, newname, flags, &w.done));
 }
 
+struct late_read {
+	struct vc_read_later later;
+	struct vc_wait wait;
+	void *buf;
+	ssize_t n; /* -EAGAIN: to be read again */
+};
+
+static void late_done(struct vc_read_later *later, const void *data, size_t len)
+{
+	struct late_read *late = vc_container_of(later, struct late_read, later);
+
+	late->n = data ? (ssize_t)len : -EAGAIN;
+	if (data)
+		memcpy(late->buf, data, len);
+	vc_done_call(&late->wait.done, 0);
+}
+
+ssize_t engine_read_later(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
+{
+	struct late_read late = { .later.done = late_done, .buf = buf };
+	uint8_t *own = malloc(len + 1);
+	ssize_t n;
+
+	assert(own);
+	vc_wait_init(&late.wait);
+	n = vc_volume_read_later(inode, own, len, offset, &late.later);
+	if (n == -EINPROGRESS) {
+		assert_int_equal(vc_wait_result(&late.wait, 0), 0);
+		n = late.n;
+		if (n == -EAGAIN)
+			n = vc_volume_read(inode, buf, len, offset);
+	} else {
+		assert_int_equal(vc_wait_result(&late.wait, -ECANCELED), -ECANCELED);
+		if (n > 0)
+			memcpy(buf, own, (size_t)n);
+	}
+	free(own);
+	return n;
+}
+
+ssize_t engine_read_by_blocks(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
+{
+	for (size_t at = 0; at < len; at += VC_BLOCK_SIZE) {
+		size_t step = VC_MIN(len - at, (size_t)VC_BLOCK_SIZE);
+		ssize_t n = engine_read_later(inode, (uint8_t *)buf + at, step, offset + at);
+
+		if (n != (ssize_t)step)
+			return n < 0 ? n : (ssize_t)at + n;
+	}
+	return (ssize_t)len;
+}
+
 ssize_t engine_read_pieces(struct vc_inode *inode, void *buf, size_t len, uint64_t offset)
 {
 	struct vc_pieces pieces;

@@ -37,6 +37,10 @@ int engine_unlink(struct vc_inode *dir, const char *name);
 int engine_rmdir(struct vc_inode *dir, const char *name);
 int engine_rename(struct vc_inode *dir, const char *name, struct vc_inode *newdir, const char *newname, unsigned int flags);
 
+/** vc_volume_read by vc_volume_read_later. */
+ssize_t engine_read_later(struct vc_inode *inode, void *buf, size_t len, uint64_t offset);
+/** The same as guests do, block by block. */
+ssize_t engine_read_by_blocks(struct vc_inode *inode, void *buf, size_t len, uint64_t offset);
 /** vc_volume_read by vc_volume_read_pieces. */
 ssize_t engine_read_pieces(struct vc_inode *inode, void *buf, size_t len, uint64_t offset);
 int engine_write(struct vc_inode *inode, const void *buf, size_t len, uint64_t offset, unsigned int flags);

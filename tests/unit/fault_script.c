@@ -284,7 +284,8 @@ static void step_read(struct fault_script *s, unsigned step)
 			continue;
 		r = vc_names_lookup(w->dirs[0], w->model.names[i].name, &inode);
 		if (r == 0) {
-			ssize_t n = vc_volume_read(inode, w->buf, f->data.size, 0);
+			ssize_t n = i % 2 ? vc_volume_read(inode, w->buf, f->data.size, 0)
+					  : engine_read_by_blocks(inode, w->buf, f->data.size, 0);
 
 			vc_inode_put(inode);
 			r = n < 0 ? (int)n : 0;

@@ -10,6 +10,7 @@
  */
 #include "config.h"
 #include "unit.h"
+#include "io_ring.h"
 #include "io_sim_impl.h"
 
 #include <stdlib.h>
@@ -227,6 +228,25 @@ static ssize_t sim_preadv(struct vc_file *file, const struct iovec *iov, int iov
 	return (ssize_t)(pos - offset);
 }
 
+/* At once, on the thread of the caller. */
+static int sim_start_read(struct vc_file *file, struct vc_io_ring *ring VC_UNUSED, struct vc_io_read *read)
+{
+	struct vc_sim *sim = to_sim(file->io);
+	struct sim_file *f = to_file(file);
+	ssize_t n = 0;
+
+	sim_lock(sim);
+	if (sim_call(sim, VC_SIM_READ, f->path) < 0)
+		n = -EAGAIN;
+	else if (read->offset < f->node->data.size)
+		n = (ssize_t)VC_MIN((uint64_t)read->len, f->node->data.size - read->offset);
+	if (n > 0)
+		sim_data_read(&f->node->data, read->offset, read->buf, (uint64_t)n);
+	pthread_mutex_unlock(&sim->lock);
+	read->done(read, n);
+	return 0;
+}
+
 static uint8_t *gather(const struct iovec *iov, int iovcnt, uint64_t *ret_len)
 {
 	uint64_t len = 0;
@@ -366,6 +386,7 @@ static const struct vc_io_ops sim_ops = {
 	.open = sim_open,
 	.close = sim_close,
 	.preadv = sim_preadv,
+	.start_read = sim_start_read,
 	.pwritev = sim_pwritev,
 	.datasync = sim_datasync,
 	.truncate = sim_truncate,

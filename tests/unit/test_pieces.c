@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Answers in pieces: the same bytes as a read, from the cache where that pays, and theirs for as long as they are held. */
+/* Answers in pieces, and ones that are not waited for: the same bytes as a read, from the cache where that pays, for as long as they are held. */
 #include "config.h"
 #include "unit.h"
 
@@ -74,7 +74,7 @@ static int setup_cache(uint64_t cache)
 }
 
 static int setup(void **state VC_UNUSED) { return setup_cache(64 * MIB); }
-static int setup_small(void **state VC_UNUSED) { return setup_cache(0); }
+static int setup_small(void **state VC_UNUSED) { return setup_cache(1); }
 
 static int teardown(void **state VC_UNUSED)
 {
@@ -102,6 +102,21 @@ static void test_equal(void **state VC_UNUSED)
 		assert_memory_equal(t.got, t.content + at, VC_MIN((uint64_t)len, left));
 	}
 	assert_int_equal(vc_volume_read_pieces(t.inode, t.buf, MIB + 1, 0, &(struct vc_pieces){ .n = 0 }), -EINVAL);
+}
+
+/* The same when it is not waited for, from any block of a chunk on, over the borders of chunks, holes and blocks of the log. */
+static void test_equal_later(void **state VC_UNUSED)
+{
+	const uint64_t end = IMAGE - MIB / 8;
+
+	for (int i = 0; i < 2000; i++) {
+		size_t len = (1 + vc_unit_below(&t.rng, 4)) * BLOCK;
+		uint64_t at = vc_unit_below(&t.rng, IMAGE / BLOCK) * BLOCK, left = end > at ? end - at : 0;
+
+		memset(t.got, 0xee, len);
+		assert_int_equal(engine_read_later(t.inode, t.got, len, at), VC_MIN((uint64_t)len, left));
+		assert_memory_equal(t.got, t.content + at, VC_MIN((uint64_t)len, left));
+	}
 }
 
 /* What lies in long chunks is not copied: the buffer stays as it was there. */
@@ -197,6 +212,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_equal, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_equal, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(test_equal_later, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_equal_later, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(test_not_copied, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_copied, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
