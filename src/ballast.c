@@ -30,6 +30,8 @@
 #include "pool_impl.h"
 
 #define SPACE_CHECK_NS UINT64_C(200000000)
+/* While new data is refused: who has made room writes again at once. */
+#define SPACE_CHECK_FULL_NS UINT64_C(10000000)
 #define SPACE_RESERVE_MAX (UINT64_C(1) << 30)
 #define SPACE_MARGIN_MAX (UINT64_C(128) << 20)
 #define SPACE_META (UINT64_C(4) << 20)         /* LMDB, beside a 32nd of the log */
@@ -372,8 +374,9 @@ static void space_look(struct vc_pool *pool)
 void vc_pool_check_space(struct vc_pool *pool, bool now)
 {
 	uint64_t time = vc_mono_ns(), last = atomic_load(&pool->space_checked_ns);
+	uint64_t often = atomic_load(&pool->full) ? SPACE_CHECK_FULL_NS : SPACE_CHECK_NS;
 
-	if (!pool->ballast || (!now && time - last < SPACE_CHECK_NS))
+	if (!pool->ballast || (!now && time - last < often))
 		return;
 	if (atomic_compare_exchange_strong(&pool->space_checked_ns, &last, time))
 		space_look(pool);

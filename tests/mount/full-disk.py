@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import random
+import subprocess
 import sys
+import time
 
 BLOCK = 65536
 NAMES_MAX = 50000
@@ -65,6 +67,33 @@ class Full:
         os.unlink(os.path.join(self.mnt, name))
         self.files.pop(name)
 
+    def vclone(self, what):
+        subprocess.run([os.environ["VCLONE"], what, self.mnt], check=True, stdout=subprocess.DEVNULL)
+
+    def cycles(self, n):
+        """Full, then room again, n times: large writes and small ones, into one file and into several."""
+        for i in range(n):
+            step = (65536, 4096, 16384)[i % 3]
+            names = [f"cycle-{i}-{k}" for k in range(1 + i % 4)]
+            accepted = sum(self.fill(name, (1 << 40) if name == names[-1] else 1 << 20, step) for name in names)
+            assert accepted > 0, f"cycle {i}: nothing was accepted"
+            if i % 2:
+                self.vclone("destage")
+            if i % 8 == 0:
+                self.verify()
+            for name in names:
+                self.delete(name)
+            self.vclone("clean")
+            # XFS gives back what was unlinked a moment later.
+            until = time.monotonic() + 10
+            again = self.fill("again", 2 << 20, step)
+            while again < 2 << 20 and time.monotonic() < until:
+                again += self.fill("again", (2 << 20) - again, step)
+            assert again == 2 << 20, f"cycle {i}: nothing can be written after deleting: {again} bytes"
+            self.verify()
+            self.delete("again")
+            self.vclone("clean")
+
     def foreign(self):
         """Somebody else takes every byte of the disk below."""
         try:
@@ -117,6 +146,8 @@ def main():
         full.verify()
     elif what == "delete":
         full.delete(args[0])
+    elif what == "cycles":
+        full.cycles(int(args[0]))
     elif what == "foreign":
         full.foreign()
         return  # perhaps as a user who may not write the state
