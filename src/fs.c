@@ -283,6 +283,9 @@ static int fs_init_state(struct vc_fs *fs)
 	r = fs_queue_start(&fs->finish, fs, "fs-finish", fs_copy_expire);
 	if (r < 0)
 		return r;
+	r = fs_queue_start(&fs->reread, fs, "fs-reread", NULL);
+	if (r < 0)
+		return r;
 	return fs_queue_start(&fs->notify, fs, "fs-notify", NULL);
 }
 
@@ -406,6 +409,7 @@ void vc_fs_close(struct vc_fs *fs)
 		worker_join(&fs->workers[i]);
 	vc_volume_drain_reads(fs->pool);
 	fs_wait_ops(fs);
+	fs_queue_stop(&fs->reread);
 	fs_queue_stop(&fs->notify);
 	fs_queue_stop(&fs->finish);
 	for (unsigned int i = 0; fs->workers && i < fs->nworkers; i++)

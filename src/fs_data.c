@@ -44,7 +44,7 @@ static void data_read_answer(struct vc_fs *fs, fuse_req_t req, const char *buf, 
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
-/* It was not to be had without waiting, or is damaged. On the finish queue. */
+/* It was not to be had without waiting, or is damaged. On the reread queue: it waits for the device. */
 static void data_read_again(struct fs_job *job)
 {
 	struct fs_later *l = vc_container_of(job, struct fs_later, job);
@@ -65,7 +65,7 @@ static void data_read_arrived(struct vc_read_later *later, const void *data, siz
 		free(l);
 	} else {
 		l->job.fn = data_read_again;
-		fs_queue_add(&l->fs->finish, &l->job);
+		fs_queue_add(&l->fs->reread, &l->job);
 	}
 }
 

@@ -5,7 +5,7 @@
  *   fs_wire    raw requests and replies: what libfuse does not know is translated here
  *   fs         session, worker threads, end of the mount
  *   fs_device  a mount that another process serves
- *   fs_op      requests that are answered later; the two queues with a thread each
+ *   fs_op      requests that are answered later; the queues with a thread each
  *   fs_notify  invalidation of what the kernel caches
  *   fs_names   namespace and attributes     fs_dir   reading directories     fs_xattr  extended attributes
  *   fs_open    handles, and which of them may use the page cache
@@ -100,7 +100,7 @@ struct vc_fs {
 	atomic_uint live_workers;
 	int ended_fd;           /* eventfd: written when a worker ends */
 
-	struct fs_queue finish, notify;
+	struct fs_queue finish, notify, reread;
 	atomic_uint nreads;     /* small reads that are not answered yet */
 
 	struct vc_mutex op_lock;

@@ -81,6 +81,15 @@ static int open_retry(const char *path, int os_flags)
 	return fd < 0 ? -errno : fd;
 }
 
+/* O_NONBLOCK was for opening, in case a FIFO lies there. Left in, io_uring gives up on what is not in memory (Linux before 6.4). */
+static void open_may_wait(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags >= 0)
+		(void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+}
+
 /* The descriptor if what it leads to is a file that nobody else could have put there. */
 static int open_vetted(const char *path, int fd)
 {
@@ -89,6 +98,7 @@ static int open_vetted(const char *path, int fd)
 
 	if (r == 0 && !S_ISREG(st.st_mode))
 		r = path_failed(path, "open", EISDIR);
+	open_may_wait(fd);
 	if (r < 0)
 		close(fd);
 	return r < 0 ? r : fd;
@@ -291,6 +301,8 @@ static int past_open(struct posix_file *pf)
 		close(fd);
 		fd = -1;
 	}
+	if (fd >= 0)
+		open_may_wait(fd);
 	if (fd < 0)
 		atomic_store(&pf->past_fails, true);
 	else if (!atomic_compare_exchange_strong(&pf->past_fd, &was, fd)) {

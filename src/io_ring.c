@@ -9,7 +9,8 @@
  * wakes it through an eventfd that is being read by the ring itself.
  *
  * Being the only one to submit, the thread can ask for completions to be handled when it asks for them (DEFER_TASKRUN, Linux
- * 6.1), not by interrupting it; older kernels are asked without.
+ * 6.1), not by interrupting it; older kernels are asked without. Before 5.17 (told by IORING_FEAT_CQE_SKIP) there is no ring: what those lack is not
+ * worth knowing.
  */
 #include "config.h"
 #include "io_ring.h"
@@ -46,7 +47,8 @@ struct ring_lane {
 enum ring_state { RING_UNUSED, RING_STARTING, RING_RUNS, RING_CANNOT };
 
 struct vc_io_ring {
-	unsigned int nlanes, nstarted; /* nstarted: fixed when it runs; at most one has failed, the last */
+	unsigned int nlanes;
+	unsigned int nstarted, nrunning; /* fixed when it runs; at most one has failed, the last */
 	_Atomic int state;             /* enum ring_state */
 	_Atomic unsigned int turn;
 	struct ring_lane lanes[];
@@ -59,7 +61,14 @@ static int lane_setup(struct ring_lane *lane)
 	struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN };
 	int r = io_uring_queue_init_params(RING_ENTRIES * 2, &lane->uring, &params);
 
-	return r == -EINVAL ? io_uring_queue_init(RING_ENTRIES * 2, &lane->uring, 0) : r;
+	if (r == -EINVAL) {
+		params = (struct io_uring_params){ 0 };
+		r = io_uring_queue_init_params(RING_ENTRIES * 2, &lane->uring, &params);
+	}
+	if (r < 0 || params.features & IORING_FEAT_CQE_SKIP)
+		return r;
+	io_uring_queue_exit(&lane->uring);
+	return -ENOSYS;
 }
 
 /* There is room: no more than RING_ENTRIES reads and the event are ever under way. */
@@ -196,8 +205,10 @@ static bool ring_runs(struct vc_io_ring *ring)
 		return state == RING_RUNS;
 	while (ring->nstarted < ring->nlanes && r == 0)
 		r = lane_open(&ring->lanes[ring->nstarted++]);
-	atomic_store_explicit(&ring->state, r < 0 ? RING_CANNOT : RING_RUNS, memory_order_release);
-	return r == 0;
+	ring->nrunning = ring->nstarted - (r < 0);
+	state = ring->nrunning ? RING_RUNS : RING_CANNOT;
+	atomic_store_explicit(&ring->state, state, memory_order_release);
+	return state == RING_RUNS;
 }
 
 bool vc_io_ring_is_of_use(const struct vc_io_ring *ring)
@@ -207,12 +218,12 @@ bool vc_io_ring_is_of_use(const struct vc_io_ring *ring)
 
 int vc_io_ring_add(struct vc_io_ring *ring, struct vc_io_read *read)
 {
-	unsigned int turn = ring->nlanes > 1 ? atomic_fetch_add_explicit(&ring->turn, 1, memory_order_relaxed) : 0;
-	struct ring_lane *lane = &ring->lanes[turn % ring->nlanes];
 	bool wake = false, full;
+	struct ring_lane *lane;
 
 	if (!ring_runs(ring))
 		return -EAGAIN;
+	lane = &ring->lanes[ring->nrunning > 1 ? atomic_fetch_add_explicit(&ring->turn, 1, memory_order_relaxed) % ring->nrunning : 0];
 	read->next = NULL;
 	vc_mutex_lock(&lane->lock);
 	full = lane->under_way >= RING_ENTRIES;

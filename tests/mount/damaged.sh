@@ -131,14 +131,15 @@ for from in whole crashed; do
 	copy_of "${!from}"; rm -r "$try/log"; cp -a "$other/log" "$try/log"; refused "foreign log ($from)" 'log'
 	copy_of "${!from}"; rm "$(find "$try/log" -type f | sort | head -n 1)"; refused "a log segment missing ($from)" 'log'
 done
-# Of those that are in use: in the midst of what is known to be durable.
+# Of those that are in use: in the midst of what is known to be durable. A byte alone could lie between two batches, where nothing counts; that ends at
+# the next multiple of 64.
 for segment in "$crashed"/log/*; do
 	[ "$(tail -c +8193 "$segment" | tr -d '\0' | head -c 300000 | wc -c)" -lt 300000 ] || break
 done
 segment=${segment##*/}
 copy_of "$crashed"; truncate -s 5000 "$try/log/$segment"; refused "short log segment" "log.*$segment"
 for at in 8200 20000 300000; do
-	copy_of "$crashed"; flip "$try/log/$segment" $at 5; refused "log with a flipped bit at $at" "log.*$segment"
+	copy_of "$crashed"; flip "$try/log/$segment" $at 5 8 $((at + 64)); refused "log with a flipped bit at $at" "log.*$segment"
 done
 
 # ---- any bit of any file ----
