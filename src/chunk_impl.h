@@ -166,12 +166,15 @@ void vc_chunk_segment_wrote(struct vc_chunk_store *store, struct chunk_segment *
 
 /* ---- chunk_read.c ---- */
 
-/* What is wrong with a map entry, or with the `len` bytes that lie where it points; NULL: nothing. */
+/* What is wrong with a map entry, or with a want; NULL: nothing. */
 const char *vc_chunk_entry_wrong(uint64_t entry);
-const char *vc_chunk_wrong(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len);
-/* The payload of a verified chunk, expanded: *ret_buf from malloc. 0, -ENOMEM, -EBADMSG or -ENOTSUP (which mean VC_CHUNK_NOT_EXPANDED). */
-int vc_chunk_expand(const struct vc_disk_chunk *head, const uint8_t *payload, void **ret_buf, size_t *ret_len) VC_MUST_CHECK;
-#define VC_CHUNK_NOT_EXPANDED "it does not expand to its length"
+const char *vc_chunk_want_wrong(const struct vc_chunk_want *want);
+/*
+ * Verify and expand the chunk of `entry`, of which `len` bytes are there: *ret_buf from malloc. 0, -ENOMEM, or another -errno with what is wrong in
+ * *ret_why, which is NULL otherwise. Sends no message.
+ */
+int vc_chunk_unpack(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len, void **ret_buf, size_t *ret_len,
+		    const char **ret_why) VC_MUST_CHECK;
 /* Says so. -EBADMSG. */
 int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const char *why);
 /* Hand over what is wanted of the expanded chunk; takes *ref, which the caller held. 0 or -EBADMSG. */
@@ -182,9 +185,7 @@ bool vc_chunk_missed_before(struct vc_chunk_store *store, uint64_t entry);
 /* vc_cache_load_fn; ctx is the store. */
 int vc_chunk_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len) VC_MUST_CHECK;
 
-/*
- * What is read past the page cache for an entry, whole sectors: [from, to). At most VC_CHUNK_PAST_MAX bytes.
- */
+/* What is read past the page cache for an entry, whole sectors: [from, to). At most VC_CHUNK_PAST_MAX bytes. */
 #define VC_CHUNK_PAST_MAX (VC_ROUND_UP(VC_CHUNK_SIZE_MAX, (size_t)VC_IO_PAST_ALIGN) + VC_IO_PAST_ALIGN)
 static inline uint64_t vc_chunk_past_from(uint64_t entry) { return VC_ROUND_DOWN((uint64_t)vc_entry_offset(entry), (uint64_t)VC_IO_PAST_ALIGN); }
 static inline uint64_t vc_chunk_past_to(uint64_t entry)
@@ -192,16 +193,14 @@ static inline uint64_t vc_chunk_past_to(uint64_t entry)
 	return VC_ROUND_UP((uint64_t)vc_entry_offset(entry) + vc_entry_read_len(entry), (uint64_t)VC_IO_PAST_ALIGN);
 }
 
-/* ---- chunk_later.c ---- */
-
-/* Ends the thread and frees what it used. */
-void vc_chunk_later_fini(struct vc_chunk_store *store);
-
-/* ---- all that read ---- */
-
-/* The header's own checksum, bound to the address that the chunk lies at. */
 /* Are codec, blocks and stored length of a header possible together? */
 bool vc_chunk_lengths_ok(const struct vc_disk_chunk *head);
+/* The header's own checksum, bound to the address that the chunk lies at. */
 uint32_t vc_chunk_header_sum(const struct vc_disk_chunk *head, uint64_t segno, uint32_t offset);
+
+/* ---- chunk_later.c ---- */
+
+/* Ends the threads of the ring and frees what they used. */
+void vc_chunk_later_fini(struct vc_chunk_store *store);
 
 #endif

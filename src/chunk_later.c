@@ -59,18 +59,17 @@ static int fetch_expand(const struct chunk_fetch *f, ssize_t n, void **ret_buf, 
 {
 	uint64_t chunk = vc_entry_chunk(f->entry);
 	size_t skip = vc_entry_offset(chunk) - f->io.offset, len;
-	const uint8_t *bytes = f->bytes + skip;
-	struct vc_disk_chunk head;
+	const char *why;
 
-	if (n < (ssize_t)(skip + sizeof(head)))
+	if (n < (ssize_t)skip)
 		return -EAGAIN;
 	len = VC_MIN((size_t)n - skip, (size_t)vc_entry_read_len(chunk));
-	if (vc_chunk_wrong(f->store, chunk, bytes, len))
+	if (vc_chunk_unpack(f->store, chunk, f->bytes + skip, len, ret_buf, ret_len, &why) < 0)
 		return -EAGAIN;
-	memcpy(&head, bytes, sizeof(head));
-	if (vc_entry_block(f->entry) + f->nblocks > head.nblocks)
-		return -EAGAIN;
-	return vc_chunk_expand(&head, bytes + sizeof(head), ret_buf, ret_len) < 0 ? -EAGAIN : 0;
+	if ((vc_entry_block(f->entry) + f->nblocks) * (size_t)VC_BLOCK_SIZE <= *ret_len)
+		return 0;
+	free(*ret_buf);
+	return -EAGAIN;
 }
 
 /* struct vc_io_read.done */
@@ -139,7 +138,7 @@ int vc_chunk_read_later(struct vc_chunk_store *store, const struct vc_chunk_want
 	size_t len = 0;
 	int r;
 
-	if (want->nblocks < 1 || want->nblocks > VC_CHUNK_BLOCKS_MAX || vc_chunk_entry_wrong(want->entry))
+	if (vc_chunk_want_wrong(want))
 		return vc_chunk_read_want(store, want);
 	r = vc_cache_begin(store->cache, key, &ref);
 	if (r == VC_CACHE_BUSY)

@@ -23,6 +23,9 @@
 #include "codec.h"
 #include "msg.h"
 
+#define READ_IMPOSSIBLE "the map names an impossible address"
+#define READ_NOT_EXPANDED "it does not expand to its length"
+
 /* What one read brought in. */
 struct chunk_raw {
 	struct vc_disk_chunk head;
@@ -46,7 +49,7 @@ const char *vc_chunk_entry_wrong(uint64_t entry)
 {
 	if (entry >> (VC_ENTRY_BITS - 1) != 0 || vc_entry_segno(entry) == 0 ||
 	    vc_entry_offset(entry) < VC_CHUNK_SEGMENT_HEADER)
-		return "the map names an impossible address";
+		return READ_IMPOSSIBLE;
 	return NULL;
 }
 
@@ -107,7 +110,14 @@ int vc_chunk_corrupt(const struct vc_chunk_store *store, uint64_t entry, const c
 	return -EBADMSG;
 }
 
-const char *vc_chunk_wrong(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len)
+const char *vc_chunk_want_wrong(const struct vc_chunk_want *want)
+{
+	if (want->nblocks < 1 || want->nblocks > VC_CHUNK_BLOCKS_MAX)
+		return READ_IMPOSSIBLE;
+	return vc_chunk_entry_wrong(want->entry);
+}
+
+static const char *read_wrong_bytes(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len)
 {
 	struct chunk_raw raw = { .got = len };
 
@@ -199,7 +209,7 @@ static int read_verified(struct vc_chunk_store *store, uint64_t entry, struct ch
 	return *ret_why ? -EBADMSG : 0;
 }
 
-int vc_chunk_expand(const struct vc_disk_chunk *head, const uint8_t *payload, void **ret_buf, size_t *ret_len)
+static int read_expand_to(const struct vc_disk_chunk *head, const uint8_t *payload, void **ret_buf, size_t *ret_len)
 {
 	size_t len = head->nblocks * (size_t)VC_BLOCK_SIZE;
 	void *buf = malloc(len);
@@ -214,11 +224,27 @@ int vc_chunk_expand(const struct vc_disk_chunk *head, const uint8_t *payload, vo
 	return 0;
 }
 
+int vc_chunk_unpack(const struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len, void **ret_buf, size_t *ret_len,
+		    const char **ret_why)
+{
+	struct vc_disk_chunk head;
+	int r;
+
+	*ret_why = read_wrong_bytes(store, entry, bytes, len);
+	if (*ret_why)
+		return -EBADMSG;
+	memcpy(&head, bytes, sizeof(head));
+	r = read_expand_to(&head, bytes + sizeof(head), ret_buf, ret_len);
+	if (r == -EBADMSG || r == -ENOTSUP)
+		*ret_why = READ_NOT_EXPANDED;
+	return r;
+}
+
 /* A raw payload with nothing before it is handed on as it is: room for a hint of whole KiB is room for whole blocks. */
 static int read_expand(struct chunk_raw *raw, void **ret_buf, size_t *ret_len)
 {
 	if (raw->head.codec != VC_CODEC_RAW || raw->payload != raw->mem)
-		return vc_chunk_expand(&raw->head, raw->payload, ret_buf, ret_len);
+		return read_expand_to(&raw->head, raw->payload, ret_buf, ret_len);
 	*ret_buf = raw->mem;
 	*ret_len = raw->head.nblocks * (size_t)VC_BLOCK_SIZE;
 	raw->mem = NULL;
@@ -239,7 +265,7 @@ int vc_chunk_load(void *ctx, uint64_t key, void **ret_buf, size_t *ret_len)
 	if (r == 0) {
 		r = read_expand(&raw, ret_buf, ret_len);
 		if (r == -EBADMSG || r == -ENOTSUP)
-			why = VC_CHUNK_NOT_EXPANDED;
+			why = READ_NOT_EXPANDED;
 	}
 	if (why)
 		r = vc_chunk_corrupt(store, key, why);
@@ -269,10 +295,11 @@ void vc_chunk_put(struct vc_chunk_store *store, struct vc_cache_ref *ref) { vc_c
 int vc_chunk_read_want(struct vc_chunk_store *store, const struct vc_chunk_want *want)
 {
 	struct vc_cache_ref ref;
+	const char *why = vc_chunk_want_wrong(want);
 	int r;
 
-	if (want->nblocks < 1 || want->nblocks > VC_CHUNK_BLOCKS_MAX || vc_chunk_entry_wrong(want->entry))
-		return vc_chunk_corrupt(store, want->entry, "the map names an impossible address");
+	if (why)
+		return vc_chunk_corrupt(store, want->entry, why);
 	r = vc_cache_get(store->cache, vc_entry_chunk(want->entry), vc_chunk_load, store, &ref);
 	return r < 0 ? r : vc_chunk_deliver(store, want, &ref);
 }

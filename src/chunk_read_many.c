@@ -55,11 +55,12 @@ static void many_fail(struct many *m, size_t want, int error)
 static void many_begin(struct many *m, size_t i)
 {
 	const struct vc_chunk_want *want = &m->wants[i];
+	const char *why = vc_chunk_want_wrong(want);
 	struct vc_cache_ref ref;
 	int r;
 
-	if (want->nblocks < 1 || want->nblocks > VC_CHUNK_BLOCKS_MAX || vc_chunk_entry_wrong(want->entry)) {
-		many_fail(m, i, vc_chunk_corrupt(m->store, want->entry, "the map names an impossible address"));
+	if (why) {
+		many_fail(m, i, vc_chunk_corrupt(m->store, want->entry, why));
 		return;
 	}
 	r = vc_cache_begin(m->store->cache, vc_entry_chunk(want->entry), &ref);
@@ -105,15 +106,10 @@ static void many_cut(struct many *m)
 static int many_expand(struct vc_chunk_store *store, uint64_t entry, const uint8_t *bytes, size_t len, void **ret_buf,
 		       size_t *ret_len)
 {
-	const char *why = vc_chunk_wrong(store, entry, bytes, len);
-	struct vc_disk_chunk head;
-	int r;
+	const char *why;
+	int r = vc_chunk_unpack(store, entry, bytes, len, ret_buf, ret_len, &why);
 
-	if (why)
-		return vc_chunk_corrupt(store, entry, why);
-	memcpy(&head, bytes, sizeof(head));
-	r = vc_chunk_expand(&head, bytes + sizeof(head), ret_buf, ret_len);
-	return r == -EBADMSG || r == -ENOTSUP ? vc_chunk_corrupt(store, entry, VC_CHUNK_NOT_EXPANDED) : r;
+	return why ? vc_chunk_corrupt(store, entry, why) : r;
 }
 
 /* `got` bytes of the run are in `bytes`, or `error`. Every load ends here. */

@@ -175,7 +175,6 @@ static void worker_fini(struct fs_worker *w)
 	if (w->fd >= 0)
 		close(w->fd);
 	free(w->in.mem);
-	fs_later_free(w->later);
 	free(w->buffer);
 }
 

@@ -23,21 +23,19 @@
 
 /* ---- read ---- */
 
-struct fs_later {
+/* A read that is answered later. */
+struct data_later {
 	struct vc_read_later later;
 	struct fs_job job;
-	struct vc_fs *fs;
 	fuse_req_t req;
 	struct vc_inode *inode; /* the handle holds it until the answer */
 	size_t size;
 	uint64_t offset;
 };
 
-void fs_later_free(struct fs_later *later) { free(later); }
-
-static void data_read_answer(struct vc_fs *fs, fuse_req_t req, const char *buf, ssize_t n)
+static void data_read_answer(fuse_req_t req, const char *buf, ssize_t n)
 {
-	atomic_fetch_sub_explicit(&fs->nreads, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&fs_of(req)->nreads, 1, memory_order_relaxed);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else
@@ -47,10 +45,10 @@ static void data_read_answer(struct vc_fs *fs, fuse_req_t req, const char *buf, 
 /* It was not to be had without waiting, or is damaged. On the reread queue: it waits for the device. */
 static void data_read_again(struct fs_job *job)
 {
-	struct fs_later *l = vc_container_of(job, struct fs_later, job);
+	struct data_later *l = vc_container_of(job, struct data_later, job);
 	char *buf = malloc(l->size);
 
-	data_read_answer(l->fs, l->req, buf, buf ? vc_volume_read(l->inode, buf, l->size, l->offset) : -ENOMEM);
+	data_read_answer(l->req, buf, buf ? vc_volume_read(l->inode, buf, l->size, l->offset) : -ENOMEM);
 	free(buf);
 	free(l);
 }
@@ -58,38 +56,35 @@ static void data_read_again(struct fs_job *job)
 /* struct vc_read_later.done */
 static void data_read_arrived(struct vc_read_later *later, const void *data, size_t len)
 {
-	struct fs_later *l = vc_container_of(later, struct fs_later, later);
+	struct data_later *l = vc_container_of(later, struct data_later, later);
 
 	if (data) {
-		data_read_answer(l->fs, l->req, data, (ssize_t)len);
+		data_read_answer(l->req, data, (ssize_t)len);
 		free(l);
 	} else {
 		l->job.fn = data_read_again;
-		fs_queue_add(&l->fs->reread, &l->job);
+		fs_queue_add(&fs_of(l->req)->reread, &l->job);
 	}
 }
 
 /* A read that is the only one is waited for: handing it over would cost two changes of thread, and there is nothing to be done meanwhile. */
 static void data_read_small(fuse_req_t req, struct vc_inode *inode, size_t size, uint64_t offset)
 {
-	struct fs_worker *w = fs_worker_self();
-	bool alone = atomic_fetch_add_explicit(&w->fs->nreads, 1, memory_order_relaxed) == 0;
-	struct fs_later *l = w->later || alone ? w->later : malloc(sizeof(*l));
+	bool alone = atomic_fetch_add_explicit(&fs_of(req)->nreads, 1, memory_order_relaxed) == 0;
+	struct data_later *l = alone ? NULL : malloc(sizeof(*l));
+	char *buf = fs_worker_self()->buffer;
 	ssize_t n;
 
-	if (alone || !l) {
-		n = vc_volume_read(inode, w->buffer, size, offset);
-	} else {
-		w->later = NULL;
-		*l = (struct fs_later){
-			.later.done = data_read_arrived, .fs = w->fs, .req = req, .inode = inode, .size = size, .offset = offset,
-		};
-		n = vc_volume_read_later(inode, w->buffer, size, offset, &l->later);
+	if (l) {
+		*l = (struct data_later){ .later.done = data_read_arrived, .req = req, .inode = inode, .size = size, .offset = offset };
+		n = vc_volume_read_later(inode, buf, size, offset, &l->later);
 		if (n == -EINPROGRESS)
 			return;
-		w->later = l;
+		free(l);
+	} else {
+		n = vc_volume_read(inode, buf, size, offset);
 	}
-	data_read_answer(w->fs, req, w->buffer, n);
+	data_read_answer(req, buf, n);
 }
 
 /* What the cache holds goes to the kernel from there. */

@@ -82,7 +82,6 @@ struct fs_worker {
 	int fd;             /* its own clone of the device */
 	bool started;
 	char *buffer;       /* FS_REQUEST_MAX, page-aligned: for replies made by this thread */
-	struct fs_later *later; /* for the next read that is not waited for; NULL: to be made */
 	struct fuse_buf in;
 };
 
@@ -271,9 +270,6 @@ void fs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
 /* fs_data */
-/** A read that is answered later. */
-struct fs_later;
-void fs_later_free(struct fs_later *later);
 /**
  * The image is about to be changed by a request that says nothing of set-user-id bits: drop them unless it is root's. 1: they were
  * there, and the kernel's copy of the attributes is wrong; 0; -errno.

@@ -71,23 +71,20 @@ static int open_flags(int flags)
 	return os;
 }
 
+/* O_NONBLOCK is for opening only, in case a FIFO lies there. Left in, io_uring gives up on what is not in memory (Linux before 6.4). */
 static int open_retry(const char *path, int os_flags)
 {
-	int fd;
+	int fd, flags;
 
 	do {
 		fd = open(path, os_flags, 0600);
 	} while (fd < 0 && errno == EINTR);
-	return fd < 0 ? -errno : fd;
-}
-
-/* O_NONBLOCK was for opening, in case a FIFO lies there. Left in, io_uring gives up on what is not in memory (Linux before 6.4). */
-static void open_may_wait(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-
+	if (fd < 0)
+		return -errno;
+	flags = fcntl(fd, F_GETFL);
 	if (flags >= 0)
 		(void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+	return fd;
 }
 
 /* The descriptor if what it leads to is a file that nobody else could have put there. */
@@ -98,7 +95,6 @@ static int open_vetted(const char *path, int fd)
 
 	if (r == 0 && !S_ISREG(st.st_mode))
 		r = path_failed(path, "open", EISDIR);
-	open_may_wait(fd);
 	if (r < 0)
 		close(fd);
 	return r < 0 ? r : fd;
@@ -301,8 +297,6 @@ static int past_open(struct posix_file *pf)
 		close(fd);
 		fd = -1;
 	}
-	if (fd >= 0)
-		open_may_wait(fd);
 	if (fd < 0)
 		atomic_store(&pf->past_fails, true);
 	else if (!atomic_compare_exchange_strong(&pf->past_fd, &was, fd)) {

@@ -109,7 +109,7 @@ static bool lane_take(struct ring_lane *lane, bool sleep)
 	return !stop;
 }
 
-static unsigned int lane_handle(struct ring_lane *lane)
+static void lane_handle(struct ring_lane *lane)
 {
 	struct io_uring_cqe *cqes[RING_BATCH];
 	unsigned int n = io_uring_peek_batch_cqe(&lane->uring, cqes, RING_BATCH), ndone = 0;
@@ -132,7 +132,6 @@ static unsigned int lane_handle(struct ring_lane *lane)
 			vc_cond_broadcast(&lane->changed);
 		vc_mutex_unlock(&lane->lock);
 	}
-	return n;
 }
 
 static void lane_is(struct ring_lane *lane, int state)

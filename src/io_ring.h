@@ -9,7 +9,6 @@
 #include "util.h"
 
 struct vc_io_ring;
-
 struct vc_file;
 
 /** One read. Stays until its end has been told. */

@@ -21,7 +21,7 @@
  *   VC_LOCK_LOG         log position, LSN, batches, flush queue                never
  *   VC_LOCK_CHUNK       chunk store: segment table                             never
  *   VC_LOCK_CACHE       one shard of a cache                                   never
- *   VC_LOCK_WORK        pieces of work for several threads                    never
+ *   VC_LOCK_WORK        pieces of work for several threads; reads of a ring   never
  *   VC_LOCK_DONE        what a completion may take                             never
  *   VC_LOCK_MSG         the message sink                                       the message
  */

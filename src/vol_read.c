@@ -269,11 +269,13 @@ static void later_arrived(struct vc_chunk_later *chunk, int error, struct vc_cac
 }
 
 /* The one piece that a whole request is of. */
-static int fetch_later(struct vc_chunk_store *chunks, const struct vc_chunk_want *want, struct vc_read_later *later)
+static int fetch_later(struct vc_pool *pool, const struct vc_chunk_want *want, struct vc_read_later *later)
 {
 	later->chunk.done = later_arrived;
+	later->pool = pool;
 	later->skip = vc_entry_block(want->entry) * (size_t)VC_BLOCK_SIZE;
-	return vc_chunk_read_later(chunks, want, &later->chunk);
+	later->len = want->nblocks * (size_t)VC_BLOCK_SIZE;
+	return vc_chunk_read_later(pool->chunks, want, &later->chunk);
 }
 
 /* `later`: when all is of one chunk, it need not be waited for (-EINPROGRESS). */
@@ -284,7 +286,7 @@ static int fetch_chunks(struct vc_inode *inode, const struct fetch_chunks *c, st
 	int r = 0;
 
 	if (c->n == 1 && later)
-		r = fetch_later(chunks, &c->wants[0], later);
+		r = fetch_later(vol_pool(inode), &c->wants[0], later);
 	else if (c->n == 1)
 		r = vc_chunk_read_want(chunks, &c->wants[0]);
 	else if (c->n > 1)
@@ -439,10 +441,6 @@ static ssize_t read_bytes(struct vc_inode *inode, void *buf, size_t len, uint64_
 	if (offset >= size || len == 0)
 		return 0;
 	len = (size_t)VC_MIN((uint64_t)len, size - offset);
-	if (later) {
-		later->pool = vol_pool(inode);
-		later->len = len;
-	}
 	r = read_range(inode, buf, len, offset, p, later);
 	return r < 0 ? r : (ssize_t)len;
 }
