@@ -51,10 +51,10 @@ def full():
 
 def quick():
     return Config(mode="quick", reps=1, limit_seconds=5 * 60, disk_bytes=9 * GIB, golden_bytes=256 * MIB, xfs_bytes=2 * GIB,
-                  btrfs_bytes=2 * GIB, log_bytes=64 * MIB, seconds=1.2, deep_seconds=2.5, region_bytes=64 * MIB,
-                  shared_bytes=64 * MIB, read_numbers=8000, clones=15, peer_clones=8, lived_writes=5000, sparse_blocks=500, peer_count=200,
-                  depth=300, peer_depth=20, guest_clones=300, guest_peer_clones=10, age_rounds=2, age_bytes=128 * MIB, storm=8, storm_bytes=128 * MIB,
-                  space_clones=6, map_bytes=256 * MIB, recovery_log=256 * MIB)
+                  btrfs_bytes=2 * GIB, log_bytes=64 * MIB, seconds=1, deep_seconds=2, region_bytes=64 * MIB,
+                  shared_bytes=64 * MIB, read_numbers=6000, clones=15, peer_clones=8, lived_writes=5000, sparse_blocks=500, peer_count=200,
+                  depth=300, peer_depth=20, guest_clones=300, guest_peer_clones=10, age_rounds=2, age_bytes=96 * MIB, storm=5, storm_bytes=128 * MIB,
+                  space_clones=4, map_bytes=256 * MIB, recovery_log=256 * MIB)
 
 
 def smoke():
