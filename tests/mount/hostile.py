@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The table of hostile.sh: who does what, and the errno he must get.
 
-Each row runs in a process of its own with the rights of its user. A row that is refused must leave everything as it was: names, modes,
-owners, sizes, times, contents, attributes, and the number of the last log record (everything that changes state is a
-record). A row with `want` 0 is the control: the same operation by somebody who may must work and leave a record, so that neither a
+Each row runs in a process of its own with the rights of its user. A row that is refused must leave everything as it was: the number of the
+last log record (everything that changes state is a record) and of images, which are looked at after each row; names, modes, owners, sizes,
+times, contents, attributes, after some. A row with `want` 0 is the control: the same operation by somebody who may must work and leave a record, so that neither a
 mount that refuses everything nor a test that does nothing can pass.
 """
 import ctypes
@@ -774,28 +774,71 @@ def differences(a, b):
     return [f"  {k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
 
 
+class Watch:
+    """Whether rows that must change nothing did: the number of the last record is looked at after each, all the rest after several, and
+    before anybody changes something."""
+    SEVERAL = 12
+
+    def __init__(self):
+        self.changed()
+
+    def changed(self):
+        """What is there is somebody's right to change, and was."""
+        self.since, self.rows = None, []
+
+    def before(self):
+        """Before a row that may change nothing."""
+        if self.since is None:
+            self.since, self.figures = snapshot(), figures()
+
+    def unchanged(self, row, wrong):
+        """After a row that may change nothing."""
+        self.rows.append(row)
+        now = figures()
+        if now != self.figures:
+            wrong.append("\n".join([f"{row}: has changed something:"] + differences({**self.since, **self.figures}, {**snapshot(), **now})))
+            self.changed()
+        elif len(self.rows) >= self.SEVERAL:
+            self.look(wrong)
+
+    def look(self, wrong):
+        if not self.rows:
+            return
+        now = snapshot()
+        if now != self.since:
+            wrong.append("\n".join(["one of these has changed something:"] + [f"  {row}" for row in self.rows] + differences(self.since, now)))
+        self.since, self.rows = now, []
+
+
 def run_all(table):
     """Returns the list of what went wrong."""
     wrong = []
-    state = {**snapshot(), **figures()}
+    watch = Watch()
     for row in table:
+        refused = row.want or row.quiet
+        if row.before or not refused:
+            watch.look(wrong)
         if row.before:
             row.before()
-            state = {**snapshot(), **figures()}
+            watch.changed()
+        if refused:
+            watch.before()
+        record = figures()["last record"]
         got = run(row)
-        after = {**snapshot(), **figures()}
         if got != row.want:
             wrong.append(f"{row}: {text_of(got)} instead of {text_of(row.want)}")
-        elif (row.want or row.quiet) and after != state:
-            wrong.append("\n".join([f"{row}: has changed something:"] + differences(state, after)))
-        elif not row.want and not row.quiet and after["last record"] == state["last record"]:
+        elif refused:
+            watch.unchanged(row, wrong)
+            continue
+        elif figures()["last record"] == record:
             wrong.append(f"{row}: works without having done anything")
         elif row.after:
             name, *wanted = row.after
             st = os.stat(path(name))
             if [stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid] != wanted:
                 wrong.append(f"{row}: {name} is {st.st_mode:o} {st.st_uid}:{st.st_gid} instead of {wanted[0]:o} {wanted[1]}:{wanted[2]}")
-        state = after
+        watch.changed()
+    watch.look(wrong)
     return wrong
 
 

@@ -314,6 +314,7 @@ static void test_drop_while_loading(void **state VC_UNUSED)
 
 #define STRESS_KEYS 400
 #define STRESS_HOLD 8
+#define STRESS_STEPS 20000 /* of each thread; VC_TEST_THIN */
 
 struct stress {
 	struct vc_cache *cache;
@@ -352,7 +353,7 @@ static void *stress_thread(void *arg)
 	uint64_t rnd = atomic_fetch_add(&st->seed, UINT64_C(0x1234567));
 	struct vc_cache_ref held[STRESS_HOLD] = { { NULL, 0, NULL } };
 
-	for (int i = 0; i < 20000; i++)
+	for (unsigned i = 0; i < STRESS_STEPS / vc_unit_thin(); i++)
 		stress_step(st, &rnd, &held[i % STRESS_HOLD]);
 	for (int i = 0; i < STRESS_HOLD; i++)
 		if (held[i].entry)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Reading many chunks at once: the bytes, the calls it takes, several readers, and what is damaged or gone. */
+/* Reading many chunks at once: the bytes, the calls it takes, several readers, and what is damaged or gone. VC_TEST_THIN. */
 #include "config.h"
 #include "unit.h"
 
@@ -95,7 +95,7 @@ static void read_random(uint64_t *rng, unsigned rounds)
 {
 	struct many *m = many_new();
 
-	for (unsigned i = 0; i < rounds; i++) {
+	for (unsigned i = 0; i < rounds / vc_unit_thin(); i++) {
 		size_t failed;
 
 		compose(m, rng);
