@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The table of hostile.sh: who does what, and the errno he must get.
 
-Each row runs in a process of its own with the rights of its user. A row that is refused must leave everything as it was: the number of the
-last log record (everything that changes state is a record) and of images, which are looked at after each row; names, modes, owners, sizes,
-times, contents, attributes, after some. A row with `want` 0 is the control: the same operation by somebody who may must work and leave a record, so that neither a
-mount that refuses everything nor a test that does nothing can pass.
+Each row runs in a process of its own with the rights of its user. A row that is refused must leave everything as it was: the number of
+the last log record (everything that changes state is a record) and of images, which are looked at after each row; names, modes, owners,
+sizes, times, contents, attributes, after some. A row with `want` 0 is the control: the same operation by somebody who may must work and
+leave a record, so that neither a mount that refuses everything nor a test that does nothing can pass.
 """
 import ctypes
 import errno as E
@@ -823,7 +823,8 @@ def run_all(table):
             watch.changed()
         if refused:
             watch.before()
-        record = figures()["last record"]
+        else:
+            record = figures()["last record"]
         got = run(row)
         if got != row.want:
             wrong.append(f"{row}: {text_of(got)} instead of {text_of(row.want)}")

@@ -314,12 +314,13 @@ static void test_drop_while_loading(void **state VC_UNUSED)
 
 #define STRESS_KEYS 400
 #define STRESS_HOLD 8
-#define STRESS_STEPS 20000 /* of each thread; VC_TEST_THIN */
+#define STRESS_STEPS 20000 /* VC_TEST_THIN */
 
 struct stress {
 	struct vc_cache *cache;
 	struct source source;
 	_Atomic uint64_t seed;
+	uint64_t steps; /* of each thread */
 };
 
 static void stress_step(struct stress *st, uint64_t *rnd, struct vc_cache_ref *slot)
@@ -353,7 +354,7 @@ static void *stress_thread(void *arg)
 	uint64_t rnd = atomic_fetch_add(&st->seed, UINT64_C(0x1234567));
 	struct vc_cache_ref held[STRESS_HOLD] = { { NULL, 0, NULL } };
 
-	for (unsigned i = 0; i < STRESS_STEPS / vc_unit_thin(); i++)
+	for (uint64_t i = 0; i < st->steps; i++)
 		stress_step(st, &rnd, &held[i % STRESS_HOLD]);
 	for (int i = 0; i < STRESS_HOLD; i++)
 		if (held[i].entry)
@@ -363,7 +364,9 @@ static void *stress_thread(void *arg)
 
 static void stress(uint64_t capacity, uint64_t seed)
 {
-	struct stress st = { .cache = open_cache(capacity), .source = { .len = 2000 }, .seed = seed };
+	struct stress st = {
+		.cache = open_cache(capacity), .source = { .len = 2000 }, .seed = seed, .steps = STRESS_STEPS / vc_unit_thin(),
+	};
 	struct vc_cache_stats stats;
 	pthread_t threads[4];
 

@@ -91,11 +91,12 @@ static void compose(struct many *m, uint64_t *rng)
 	}
 }
 
-static void read_random(uint64_t *rng, unsigned rounds)
+static void read_random(uint64_t *rng)
 {
 	struct many *m = many_new();
+	uint64_t rounds = ROUNDS / vc_unit_thin();
 
-	for (unsigned i = 0; i < rounds / vc_unit_thin(); i++) {
+	for (uint64_t i = 0; i < rounds; i++) {
 		size_t failed;
 
 		compose(m, rng);
@@ -110,15 +111,15 @@ static void test_random(void **state VC_UNUSED)
 {
 	uint64_t rng = vc_unit_seed();
 
-	read_random(&rng, ROUNDS);
-	read_random(&rng, ROUNDS);
+	read_random(&rng);
+	read_random(&rng);
 }
 
 static void *reader(void *arg)
 {
 	uint64_t rng = (uintptr_t)arg;
 
-	read_random(&rng, ROUNDS);
+	read_random(&rng);
 	return NULL;
 }
 

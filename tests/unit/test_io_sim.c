@@ -279,9 +279,9 @@ static void settled_is_the_same(uint64_t *seed)
 
 static void test_settled_is_the_same(void **state VC_UNUSED)
 {
-	uint64_t seed = vc_unit_seed();
+	uint64_t seed = vc_unit_seed(), rounds = VC_MAX(8 / vc_unit_thin(), 1);
 
-	for (unsigned round = 0; round < VC_MAX(8 / vc_unit_thin(), 1); round++)
+	for (uint64_t round = 0; round < rounds; round++)
 		settled_is_the_same(&seed);
 }
 
